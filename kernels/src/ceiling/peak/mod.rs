@@ -1,0 +1,39 @@
+//! Arithmetic peaks: independent chains of the ISA's best multiply-add, in registers.
+//!
+//! **Computes** `rounds` rounds of int8 multiply-adds (u8 × s8 into i32, as ternary products use) or of f32 fused
+//! multiply-adds.
+//!
+//! **Exactness** none to keep: the checksum only stops the compiler from dropping the work. Variants differ in how many
+//! operations a round holds, and say so.
+//!
+//! **Cost** no memory.
+
+use crate::Kernels;
+
+pub(crate) mod scalar;
+
+/// What a peak loop did.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Burst {
+    /// Multiplications and additions performed.
+    pub operations: u64,
+    /// Depends on every result.
+    pub checksum: f64,
+}
+
+/// rounds.
+pub(crate) type Variant = unsafe fn(u64) -> Burst;
+
+impl Kernels {
+    /// `rounds` rounds of the ISA's best int8 multiply-add. See [`crate::ceiling::peak`].
+    pub fn int8_peak(&self, rounds: u64) -> Burst {
+        // SAFETY: this table exists only if the CPU has the variant's features.
+        unsafe { (self.int8_peak)(rounds) }
+    }
+
+    /// `rounds` rounds of the ISA's best f32 multiply-add. See [`crate::ceiling::peak`].
+    pub fn f32_peak(&self, rounds: u64) -> Burst {
+        // SAFETY: this table exists only if the CPU has the variant's features.
+        unsafe { (self.f32_peak)(rounds) }
+    }
+}

@@ -1,0 +1,41 @@
+//! Numbers on slices: the kernels of language models on CPUs, each with a scalar specification and one variant per ISA.
+//!
+//! * [`Isa`] is a CPU generation, [`Kernels`] a table of the best variants for one of them. A table is a value that is
+//!   passed down, so one process can run every ISA side by side.
+//! * An op is a folder: its front door checks shapes once, its scalar file is the specification, its other files are
+//!   variants that must give the same bits (or keep the tolerance that the op declares).
+//! * [`probe::OPS`] lists every op; conformance, property tests, benchmarks and the kernel experiment all read that list.
+//!
+//! No I/O, no threads, no clock. Nothing here allocates while computing.
+//!
+//! # Glossary
+//! T tokens, V vocabulary, D model width, E inner width, H heads, K head width, L layers, `R × C` a matrix (rows ×
+//! columns). All matrices are row-major unless a packed type says otherwise. Results of a matrix product are `[R, T]`,
+//! so that threads can split them by rows.
+
+pub mod activation;
+pub mod attention;
+pub mod ceiling;
+pub mod dense;
+mod element;
+pub mod embedding;
+mod isa;
+mod lanes;
+mod lines;
+mod math;
+pub mod norm;
+pub mod probe;
+pub mod quantise;
+mod rng;
+pub mod rope;
+pub mod softmax;
+mod table;
+pub mod ternary;
+pub mod top_k;
+pub mod transpose;
+
+pub use element::{CacheElement, Element};
+pub use isa::{ENVIRONMENT as ISA_ENVIRONMENT, Isa, IsaError};
+pub use lines::{Line, Lines};
+pub use rng::Rng;
+pub use table::Kernels;

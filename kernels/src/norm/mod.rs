@@ -1,0 +1,4 @@
+//! Normalisation over the model width.
+
+pub mod layer;
+pub mod rms;

@@ -1,0 +1,174 @@
+//! How tests, benchmarks and experiments find an op. Production code never looks here.
+
+use crate::{Kernels, Rng};
+use std::fmt;
+use std::str::FromStr;
+
+/// The sizes of one case. What the three numbers mean is the op's matter: rows, columns and tokens of a product; for
+/// attention queries, head width and cached positions; for an element-wise op 1, n and 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Shape {
+    /// Rows, R.
+    pub r: usize,
+    /// Columns, C.
+    pub c: usize,
+    /// Tokens, T.
+    pub t: usize,
+}
+
+impl Shape {
+    /// R × C × T.
+    pub const fn new(r: usize, c: usize, t: usize) -> Shape {
+        Shape { r, c, t }
+    }
+}
+
+impl fmt::Display for Shape {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&format!("{}x{}x{}", self.r, self.c, self.t))
+    }
+}
+
+impl FromStr for Shape {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Shape, String> {
+        let wrong = || format!("'{text}' is not a shape: expected ROWSxCOLUMNSxTOKENS, for example 2560x6912x1");
+        let numbers: Vec<usize> =
+            text.split('x').map(|n| n.parse().map_err(|_| wrong())).collect::<Result<_, String>>()?;
+        match numbers[..] {
+            [r, c, t] => Ok(Shape { r, c, t }),
+            _ => Err(wrong()),
+        }
+    }
+}
+
+/// The least that a case must cost, whoever computes it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Work {
+    /// Bytes that must be read or written at least once.
+    pub bytes: u64,
+    /// Multiplications, additions and the like that must be done.
+    pub operations: u64,
+}
+
+/// How far a variant may be from the specification.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Tolerance {
+    /// Not one bit.
+    Exact,
+    /// By so much in absolute terms, for the stated reason.
+    Absolute(f32, &'static str),
+}
+
+/// An op, as its folder declares it.
+pub trait Op {
+    /// `family/op`, for example `ternary/i2`; a variant everywhere is `ternary/i2@avx512`.
+    const NAME: &'static str;
+    /// How far variants may differ.
+    const TOLERANCE: Tolerance = Tolerance::Exact;
+    /// Inputs and the buffers for the outputs.
+    type Case;
+    /// Sizes below, at and above every block boundary, then those of real models.
+    fn shapes() -> Vec<Shape>;
+    /// The nearest shape that the op can compute: maps any three small numbers to a valid case.
+    fn admit(shape: Shape) -> Shape {
+        shape
+    }
+    /// Random inputs of a shape.
+    fn case(shape: &Shape, rng: &mut Rng) -> Self::Case;
+    /// One call of the front door: what is timed.
+    fn run(kernels: &Kernels, case: &mut Self::Case);
+    /// What the last run left.
+    fn output(case: &Self::Case) -> Vec<f32>;
+    /// The least cost of a shape.
+    fn work(shape: &Shape) -> Work;
+    /// The address of the variant that this table holds: equal addresses are the same code.
+    fn variant(kernels: &Kernels) -> usize;
+}
+
+/// A prepared case of some op.
+pub trait Case {
+    /// One call of the front door.
+    fn run(&mut self, kernels: &Kernels);
+    /// What the last run left.
+    fn output(&self) -> Vec<f32>;
+}
+
+/// An op with its types erased: a line of [`OPS`].
+#[derive(Clone, Copy)]
+pub struct Probe {
+    /// See [`Op::NAME`].
+    pub name: &'static str,
+    /// See [`Op::TOLERANCE`].
+    pub tolerance: Tolerance,
+    /// See [`Op::shapes`].
+    pub shapes: fn() -> Vec<Shape>,
+    /// See [`Op::admit`].
+    pub admit: fn(Shape) -> Shape,
+    /// A case of a shape from a seed.
+    pub case: fn(&Shape, u64) -> Box<dyn Case>,
+    /// See [`Op::work`].
+    pub work: fn(&Shape) -> Work,
+    /// See [`Op::variant`].
+    pub variant: fn(&Kernels) -> usize,
+}
+
+impl fmt::Debug for Probe {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Probe").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+struct Erased<O: Op>(O::Case);
+
+impl<O: Op> Case for Erased<O> {
+    fn run(&mut self, kernels: &Kernels) {
+        O::run(kernels, &mut self.0);
+    }
+
+    fn output(&self) -> Vec<f32> {
+        O::output(&self.0)
+    }
+}
+
+/// Makes the line of an op.
+pub const fn probe<O: Op + 'static>() -> Probe
+where
+    O::Case: 'static,
+{
+    Probe {
+        name: O::NAME,
+        tolerance: O::TOLERANCE,
+        shapes: O::shapes,
+        admit: O::admit,
+        case: |shape, seed| Box::new(Erased::<O>(O::case(shape, &mut Rng::new(seed)))),
+        work: O::work,
+        variant: O::variant,
+    }
+}
+
+impl Probe {
+    /// The op of a name in a list.
+    pub fn find<'a>(ops: &'a [Probe], name: &str) -> Option<&'a Probe> {
+        ops.iter().find(|op| op.name == name)
+    }
+
+    /// The tables, lowest first, in which this op has a variant of its own; others inherit the one below.
+    pub fn own_tables(&self) -> Vec<&'static Kernels> {
+        let mut tables: Vec<&'static Kernels> = Vec::new();
+        for table in Kernels::available() {
+            if tables.iter().all(|earlier| (self.variant)(earlier) != (self.variant)(table)) {
+                tables.push(table);
+            }
+        }
+        tables
+    }
+}
+
+/// Every op.
+pub const OPS: &[Probe] = &[
+    // One op a line: family by family.
+    probe::<crate::ternary::i2::TernaryI2>(),
+    probe::<crate::norm::rms::RmsNorm>(),
+];

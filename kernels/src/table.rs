@@ -1,0 +1,115 @@
+//! The table of kernels: one column per ISA, each naming only what it improves.
+
+use crate::{
+    Isa, activation, attention, ceiling, dense, embedding, norm, quantise, rope, softmax, ternary, top_k, transpose,
+};
+
+/// The best variant of every op for one ISA: a row of function pointers.
+///
+/// [`Kernels::for_isa`] is the only way to get one, hence having one proves that this CPU can run it. Ops are called
+/// through the checked methods that each op's module adds (`kernels.rms_norm(...)`), never through the fields.
+#[derive(Debug)]
+pub struct Kernels {
+    isa: Isa,
+    pub(crate) ternary_i2: ternary::i2::Variant,
+    pub(crate) quantise: quantise::Variant,
+    pub(crate) rms_norm: norm::rms::Variant,
+    pub(crate) layer_norm: norm::layer::Variant,
+    pub(crate) attention_f32: attention::Variant<f32>,
+    pub(crate) attention_bf16: attention::Variant<half::bf16>,
+    pub(crate) rope_half: rope::Variant,
+    pub(crate) rope_interleaved: rope::Variant,
+    pub(crate) silu: activation::Variant,
+    pub(crate) gelu_tanh: activation::Variant,
+    pub(crate) gelu_erf: activation::Variant,
+    pub(crate) squared_relu: activation::Variant,
+    pub(crate) sigmoid: activation::Variant,
+    pub(crate) swiglu: activation::GatedVariant,
+    pub(crate) squared_relu_glu: activation::GatedVariant,
+    pub(crate) dense_f32: dense::Variant<f32>,
+    pub(crate) dense_bf16: dense::Variant<half::bf16>,
+    pub(crate) dense_f16: dense::Variant<half::f16>,
+    pub(crate) embedding_f32: embedding::Variant<f32>,
+    pub(crate) embedding_bf16: embedding::Variant<half::bf16>,
+    pub(crate) embedding_f16: embedding::Variant<half::f16>,
+    pub(crate) softmax: softmax::Variant,
+    pub(crate) top_k: top_k::Variant,
+    pub(crate) transpose: transpose::Variant,
+    pub(crate) read: ceiling::read::Variant,
+    pub(crate) int8_peak: ceiling::peak::Variant,
+    pub(crate) f32_peak: ceiling::peak::Variant,
+}
+
+/// The specification: every op in plain Rust.
+static SCALAR: Kernels = SCALAR_COLUMN;
+const SCALAR_COLUMN: Kernels = Kernels {
+    isa: Isa::Scalar,
+    ternary_i2: ternary::i2::scalar::matmul,
+    quantise: quantise::scalar::quantise,
+    rms_norm: norm::rms::scalar::rms_norm,
+    layer_norm: norm::layer::scalar::layer_norm,
+    attention_f32: attention::scalar::attention,
+    attention_bf16: attention::scalar::attention,
+    rope_half: rope::scalar::half_split,
+    rope_interleaved: rope::scalar::interleaved,
+    silu: activation::scalar::silu,
+    gelu_tanh: activation::scalar::gelu_tanh,
+    gelu_erf: activation::scalar::gelu_erf,
+    squared_relu: activation::scalar::squared_relu,
+    sigmoid: activation::scalar::sigmoid,
+    swiglu: activation::scalar::swiglu,
+    squared_relu_glu: activation::scalar::squared_relu_glu,
+    dense_f32: dense::scalar::matmul,
+    dense_bf16: dense::scalar::matmul,
+    dense_f16: dense::scalar::matmul,
+    embedding_f32: embedding::scalar::gather,
+    embedding_bf16: embedding::scalar::gather,
+    embedding_f16: embedding::scalar::gather,
+    softmax: softmax::scalar::softmax,
+    top_k: top_k::scalar::top_k,
+    transpose: transpose::scalar::transpose,
+    read: ceiling::read::scalar::read,
+    int8_peak: ceiling::peak::scalar::int8,
+    f32_peak: ceiling::peak::scalar::f32,
+};
+
+#[cfg(target_arch = "x86_64")]
+static AVX2: Kernels = AVX2_COLUMN;
+#[cfg(target_arch = "x86_64")]
+const AVX2_COLUMN: Kernels = Kernels { isa: Isa::Avx2, rms_norm: norm::rms::avx2::rms_norm, ..SCALAR_COLUMN };
+
+#[cfg(target_arch = "x86_64")]
+static AVX512: Kernels = Kernels { isa: Isa::Avx512, rms_norm: norm::rms::avx512::rms_norm, ..AVX2_COLUMN };
+
+impl Kernels {
+    /// The table of a level, or `None` where this CPU lacks it.
+    pub fn for_isa(isa: Isa) -> Option<&'static Kernels> {
+        if !isa.is_available() {
+            return None;
+        }
+        match isa {
+            Isa::Scalar => Some(&SCALAR),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => Some(&AVX2),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 => Some(&AVX512),
+            #[cfg(not(target_arch = "x86_64"))]
+            _ => None,
+        }
+    }
+
+    /// The table of the best level that this CPU has.
+    pub fn best() -> &'static Kernels {
+        Kernels::for_isa(Isa::best()).unwrap_or(&SCALAR)
+    }
+
+    /// The tables of every level that this CPU has, lowest first.
+    pub fn available() -> impl Iterator<Item = &'static Kernels> {
+        Isa::ALL.into_iter().filter_map(Kernels::for_isa)
+    }
+
+    /// The level that this table was made for.
+    pub fn isa(&self) -> Isa {
+        self.isa
+    }
+}
