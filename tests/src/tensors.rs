@@ -2,6 +2,7 @@
 //! written by the tests or are fixtures.
 
 use half::{bf16, f16};
+use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -29,7 +30,7 @@ impl Tensors {
     pub fn open(path: &Path) -> Tensors {
         let bytes = std::fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         let file = SafeTensors::deserialize(&bytes).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        let tensor = |(name, view): (String, safetensors::tensor::TensorView<'_>)| {
+        let tensor = |(name, view): (String, TensorView<'_>)| {
             (name, Tensor { shape: view.shape().to_vec(), dtype: view.dtype(), bytes: view.data().to_vec() })
         };
         Tensors(file.tensors().into_iter().map(tensor).collect())
@@ -52,6 +53,49 @@ impl Tensors {
         all
     }
 
+    /// Adds or replaces a tensor.
+    pub fn insert(&mut self, name: &str, tensor: Tensor) {
+        self.0.insert(name.to_string(), tensor);
+    }
+
+    /// Takes a tensor out.
+    ///
+    /// # Panics
+    /// If there is none of that name.
+    pub fn remove(&mut self, name: &str) -> Tensor {
+        self.0.remove(name).unwrap_or_else(|| panic!("no tensor {name}"))
+    }
+
+    /// All names, sorted.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
+    }
+
+    /// Writes one file.
+    ///
+    /// # Panics
+    /// If it cannot be written.
+    pub fn save(&self, path: &Path) {
+        save(self.0.iter(), path);
+    }
+
+    /// Writes `model-0000i-of-0000n.safetensors` and their index, tensors dealt out in turn.
+    ///
+    /// # Panics
+    /// If they cannot be written.
+    pub fn save_sharded(&self, folder: &Path, shards: usize) {
+        let file = |shard: usize| format!("model-{:05}-of-{shards:05}.safetensors", shard + 1);
+        for shard in 0..shards {
+            save(self.0.iter().skip(shard).step_by(shards), &folder.join(file(shard)));
+        }
+        let map: serde_json::Map<_, _> =
+            self.0.keys().enumerate().map(|(i, name)| (name.clone(), file(i % shards).into())).collect();
+        let bytes: usize = self.0.values().map(|tensor| tensor.bytes.len()).sum();
+        let index = serde_json::json!({ "metadata": { "total_size": bytes }, "weight_map": map });
+        let path = folder.join("model.safetensors.index.json");
+        std::fs::write(path, index.to_string()).expect("a folder that can be written");
+    }
+
     /// The tensor `name`, if there is one.
     pub fn get(&self, name: &str) -> Option<&Tensor> {
         self.0.get(name)
@@ -64,6 +108,14 @@ impl Tensors {
     pub fn tensor(&self, name: &str) -> &Tensor {
         self.0.get(name).unwrap_or_else(|| panic!("no tensor {name}"))
     }
+}
+
+fn save<'a>(tensors: impl Iterator<Item = (&'a String, &'a Tensor)>, path: &Path) {
+    let view = |(name, tensor): (&'a String, &'a Tensor)| {
+        (name, TensorView::new(tensor.dtype, tensor.shape.clone(), &tensor.bytes).expect("bytes of the shape"))
+    };
+    safetensors::serialize_to_file(tensors.map(view), None, path)
+        .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
 }
 
 impl Tensor {

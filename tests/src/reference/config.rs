@@ -83,7 +83,11 @@ impl Config {
         Config::from_json(&json)
     }
 
-    fn from_json(json: &Value) -> Config {
+    /// Reads the content of a `config.json`.
+    ///
+    /// # Panics
+    /// On anything that the equations do not cover.
+    pub fn from_json(json: &Value) -> Config {
         let number = |key: &str| json[key].as_u64().map(|n| n as usize);
         let need = |key: &str| number(key).unwrap_or_else(|| panic!("config.json lacks {key}"));
         let bitnet = match json["model_type"].as_str() {
