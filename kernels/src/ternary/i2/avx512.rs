@@ -117,6 +117,9 @@ fn block<const N: usize, const T: usize>(
         plane!(g, 3);
     }
 
+    // A copy that the compiler cannot see through: the accumulators are then named by constants alone and stay in
+    // registers. Otherwise it keeps the array that the following loops index and stores to it after every `vpdpbusd`.
+    let sums = std::hint::black_box(sums);
     let width = x.scales.len();
     let mask = first(tokens.len());
     for (sums, tile) in sums.iter().zip(tiles) {
