@@ -76,14 +76,33 @@ const SCALAR_COLUMN: Kernels = Kernels {
 #[cfg(target_arch = "x86_64")]
 static AVX2: Kernels = AVX2_COLUMN;
 #[cfg(target_arch = "x86_64")]
-const AVX2_COLUMN: Kernels = Kernels { isa: Isa::Avx2, rms_norm: norm::rms::avx2::rms_norm, ..SCALAR_COLUMN };
+const AVX2_COLUMN: Kernels = Kernels {
+    isa: Isa::Avx2,
+    quantise: quantise::avx2::quantise,
+    rms_norm: norm::rms::avx2::rms_norm,
+    dense_f32: dense::avx2::matmul,
+    dense_bf16: dense::avx2::matmul,
+    dense_f16: dense::avx2::matmul,
+    transpose: transpose::avx2::transpose,
+    read: ceiling::read::avx2::read,
+    int8_peak: ceiling::peak::avx2::int8,
+    f32_peak: ceiling::peak::avx2::f32,
+    ..SCALAR_COLUMN
+};
 
 #[cfg(target_arch = "x86_64")]
 static AVX512: Kernels = Kernels {
     isa: Isa::Avx512,
     ternary_i2: ternary::i2::avx512::matmul,
     rms_norm: norm::rms::avx512::rms_norm,
+    quantise: quantise::avx512::quantise,
+    dense_f32: dense::avx512::matmul,
+    dense_bf16: dense::avx512::matmul,
+    dense_f16: dense::avx512::matmul,
     transpose: transpose::avx512::transpose,
+    read: ceiling::read::avx512::read,
+    int8_peak: ceiling::peak::avx512::int8,
+    f32_peak: ceiling::peak::avx512::f32,
     ..AVX2_COLUMN
 };
 

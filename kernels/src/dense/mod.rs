@@ -14,6 +14,10 @@
 
 use crate::{Element, Kernels};
 
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx2;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx512;
 pub(crate) mod scalar;
 
 /// w `[R, C]`, x `[T, C]`, C, out `[R, T]`.

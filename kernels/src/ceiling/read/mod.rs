@@ -10,6 +10,10 @@
 
 use crate::{Kernels, Line};
 
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx2;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx512;
 pub(crate) mod scalar;
 
 /// lines, streams (at least 1).
