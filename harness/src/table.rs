@@ -12,14 +12,10 @@ pub fn markdown<const N: usize>(header: [&str; N], rows: impl IntoIterator<Item 
     render(header, rows, presets::ASCII_MARKDOWN)
 }
 
-fn render<const N: usize>(
-    header: [&str; N],
-    rows: impl IntoIterator<Item = [String; N]>,
-    style: TableStyle,
-) -> String {
+fn render<const N: usize>(header: [&str; N], rows: impl IntoIterator<Item = [String; N]>, style: TableStyle) -> String {
     let rows: Vec<[String; N]> = rows.into_iter().collect();
     let mut table = Table::new();
-    table.load_style(style).force_no_tty().set_header(header);
+    table.load_style(style).set_header(header);
     for column in 0..N {
         if let Some(column_style) = table.column_mut(column)
             && !rows.is_empty()

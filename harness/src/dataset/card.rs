@@ -83,8 +83,9 @@ impl Card {
     pub fn read(path: &Path) -> Result<Card> {
         let shown = path.display();
         let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {shown}"))?;
-        let mut card: Card = toml::from_str(&text)
-            .map_err(|error| UserError::new(format!("{shown}: {}", error.to_string().trim_end().replace('\n', " | "))))?;
+        let mut card: Card = toml::from_str(&text).map_err(|error| {
+            UserError::new(format!("{shown}: {}", error.to_string().trim_end().replace('\n', " | ")))
+        })?;
         card.at = path.parent().unwrap_or(Path::new("")).to_path_buf();
         card.check().with_context(|| format!("{shown}"))?;
         Ok(card)

@@ -135,7 +135,8 @@ impl<'a> Transfer<'a> {
         if let Err(error) = expect_checksum(self.path, &sum, self.expected) {
             // Wrong bytes must not be the start of the next attempt.
             self.restart()?;
-            let more = if resumed { "part of it was from an earlier run; run again to start afresh" } else { "dropped" };
+            let more =
+                if resumed { "part of it was from an earlier run; run again to start afresh" } else { "dropped" };
             return Err(error.context(format!("what {} sent is not the file on the card ({more})", self.url)));
         }
         Ok(())
