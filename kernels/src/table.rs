@@ -99,6 +99,7 @@ const AVX2_COLUMN: Kernels = Kernels {
 #[cfg(target_arch = "x86_64")]
 static AVX512: Kernels = Kernels {
     isa: Isa::Avx512,
+    ternary_i2: ternary::i2::avx512::matmul,
     rms_norm: norm::rms::avx512::rms_norm,
     layer_norm: norm::layer::avx512::layer_norm,
     attention_f32: attention::avx512::attention,
@@ -114,6 +115,7 @@ static AVX512: Kernels = Kernels {
     squared_relu_glu: activation::avx512::squared_relu_glu,
     softmax: softmax::avx512::softmax,
     top_k: top_k::avx512::top_k,
+    transpose: transpose::avx512::transpose,
     ..AVX2_COLUMN
 };
 
