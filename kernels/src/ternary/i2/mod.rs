@@ -77,6 +77,7 @@ pub(crate) struct Case {
 
 impl Op for TernaryI2 {
     const NAME: &'static str = "ternary/i2";
+    const ARITHMETIC: crate::probe::Arithmetic = crate::probe::Arithmetic::Int8;
     type Case = Case;
 
     fn shapes() -> Vec<Shape> {
