@@ -79,7 +79,13 @@ static AVX2: Kernels = AVX2_COLUMN;
 const AVX2_COLUMN: Kernels = Kernels { isa: Isa::Avx2, rms_norm: norm::rms::avx2::rms_norm, ..SCALAR_COLUMN };
 
 #[cfg(target_arch = "x86_64")]
-static AVX512: Kernels = Kernels { isa: Isa::Avx512, rms_norm: norm::rms::avx512::rms_norm, ..AVX2_COLUMN };
+static AVX512: Kernels = Kernels {
+    isa: Isa::Avx512,
+    ternary_i2: ternary::i2::avx512::matmul,
+    rms_norm: norm::rms::avx512::rms_norm,
+    transpose: transpose::avx512::transpose,
+    ..AVX2_COLUMN
+};
 
 impl Kernels {
     /// The table of a level, or `None` where this CPU lacks it.
