@@ -1,12 +1,12 @@
 """The BitNet b1.58 transformer and its full-precision twin, for training.
 
 Both are Hugging Face's `BitNetForCausalLM`: RMSNorm before each block and again before each output projection
-(`attn_sub_norm`, `ffn_sub_norm`), grouped-query attention, rotary positions on half-split heads, a squared-ReLU gate,
-embeddings shared with the head, no biases. The twin differs in one class: `Linear` where BitNet has `BitLinear`.
+(`attn_sub_norm`, `ffn_sub_norm`), grouped-query attention, rotary positions on half-split heads, a squared-ReLU
+gate, embeddings shared with the head, no biases. The twin differs in one class: `Linear` where BitNet has `BitLinear`.
 
 Papers: "The Era of 1-bit LLMs" (arXiv 2402.17764) and "BitNet b1.58 2B4T" (arXiv 2504.12285).
 
-Shapes: B sequences, T tokens, V vocabulary, D model width, E inner width, H query heads, G key/value heads, K head width.
+Shapes: B sequences, T tokens, V vocabulary, D model width, E inner width, K head width.
 """
 
 from dataclasses import dataclass
@@ -22,8 +22,8 @@ class Shape:
 
     vocab: int = 4096
     width: int = 256
-    inner: int = 768
-    layers: int = 6
+    inner: int = 1024
+    layers: int = 4
     heads: int = 4
     kv_heads: int = 2
     head_width: int = 64
@@ -44,6 +44,12 @@ def int8_activations(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return (x.float() / step).round().clamp(-128, 127), step
 
 
+def working_type(x: torch.Tensor) -> torch.dtype:
+    """The type that products of x are computed from: autocast's where it is on, else x's own."""
+    kind = x.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
+
+
 class TernaryProduct(torch.autograd.Function):
     """y = q t^T * (step * scale), with the straight-through gradient: the quantisers count as the identity.
 
@@ -54,7 +60,7 @@ class TernaryProduct(torch.autograd.Function):
     @staticmethod
     def forward(ctx, codes, step, weight):
         ternary_codes, scale = ternary(weight)
-        work = torch.get_autocast_dtype(codes.device.type) if torch.is_autocast_enabled(codes.device.type) else codes.dtype
+        work = working_type(codes)
         codes, ternary_codes = codes.to(work), ternary_codes.to(work)
         ctx.save_for_backward(codes, step, ternary_codes, scale)
         return (codes @ ternary_codes.T).float() * (step * scale)
@@ -64,8 +70,7 @@ class TernaryProduct(torch.autograd.Function):
         codes, step, ternary_codes, scale = ctx.saved_tensors
         work = codes.dtype
         grad_x = (grad.to(work) @ ternary_codes).float() * scale
-        scaled = (grad * step).to(work)
-        grad_weight = scaled.flatten(0, -2).T @ codes.flatten(0, -2)
+        grad_weight = (grad * step).to(work).flatten(0, -2).T @ codes.flatten(0, -2)
         return grad_x, None, grad_weight.float()
 
 
@@ -144,8 +149,9 @@ class Attention(nn.Module):
         def heads(y):
             return y.unflatten(-1, (-1, self.shape.head_width)).transpose(1, 2)
 
-        q, k, v = rotate(heads(self.q_proj(x)), cos, sin), rotate(heads(self.k_proj(x)), cos, sin), heads(self.v_proj(x))
-        work = torch.get_autocast_dtype(x.device.type) if torch.is_autocast_enabled(x.device.type) else x.dtype
+        q, k = (rotate(heads(project(x)), cos, sin) for project in (self.q_proj, self.k_proj))
+        v = heads(self.v_proj(x))
+        work = working_type(x)
         group = self.shape.heads // self.shape.kv_heads
         k, v = k.repeat_interleave(group, dim=1), v.repeat_interleave(group, dim=1)
         mixed = F.scaled_dot_product_attention(q.to(work), k.to(work), v.to(work), is_causal=True)

@@ -29,6 +29,8 @@ pub mod quantise;
 mod rng;
 pub mod rope;
 pub mod softmax;
+#[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "scalar code walks one row at a time"))]
+mod streams;
 mod table;
 pub mod ternary;
 pub mod top_k;

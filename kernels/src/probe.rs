@@ -52,6 +52,15 @@ pub struct Work {
     pub operations: u64,
 }
 
+/// Which arithmetic peak of the machine an op is held to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Arithmetic {
+    /// 8-bit integer multiply-adds into 32 bits.
+    Int8,
+    /// `f32` fused multiply-adds.
+    F32,
+}
+
 /// How far a variant may be from the specification.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Tolerance {
@@ -67,6 +76,8 @@ pub trait Op {
     const NAME: &'static str;
     /// How far variants may differ.
     const TOLERANCE: Tolerance = Tolerance::Exact;
+    /// What most of its operations are.
+    const ARITHMETIC: Arithmetic = Arithmetic::F32;
     /// Inputs and the buffers for the outputs.
     type Case;
     /// Sizes below, at and above every block boundary, then those of real models.
@@ -102,6 +113,8 @@ pub struct Probe {
     pub name: &'static str,
     /// See [`Op::TOLERANCE`].
     pub tolerance: Tolerance,
+    /// See [`Op::ARITHMETIC`].
+    pub arithmetic: Arithmetic,
     /// See [`Op::shapes`].
     pub shapes: fn() -> Vec<Shape>,
     /// See [`Op::admit`].
@@ -140,6 +153,7 @@ where
     Probe {
         name: O::NAME,
         tolerance: O::TOLERANCE,
+        arithmetic: O::ARITHMETIC,
         shapes: O::shapes,
         admit: O::admit,
         case: |shape, seed| Box::new(Erased::<O>(O::case(shape, &mut Rng::new(seed)))),
@@ -171,4 +185,18 @@ pub const OPS: &[Probe] = &[
     // One op a line: family by family.
     probe::<crate::ternary::i2::TernaryI2>(),
     probe::<crate::norm::rms::RmsNorm>(),
+    probe::<crate::norm::layer::LayerNorm>(),
+    probe::<crate::attention::Attention<f32>>(),
+    probe::<crate::attention::Attention<half::bf16>>(),
+    probe::<crate::rope::Rope<false>>(),
+    probe::<crate::rope::Rope<true>>(),
+    probe::<crate::activation::ops::Sigmoid>(),
+    probe::<crate::activation::ops::Silu>(),
+    probe::<crate::activation::ops::GeluTanh>(),
+    probe::<crate::activation::ops::GeluErf>(),
+    probe::<crate::activation::ops::SquaredRelu>(),
+    probe::<crate::activation::ops::SwiGlu>(),
+    probe::<crate::activation::ops::SquaredReluGlu>(),
+    probe::<crate::softmax::Softmax>(),
+    probe::<crate::top_k::TopK>(),
 ];

@@ -1,1 +1,17 @@
-//! x
+//! Promises that cross crates, and what they are held to.
+//!
+//! * [`reference`] is a plain f64 forward pass of every transformer that the engines run: slow, obvious, with its own
+//!   reading of the files. It is the oracle where no golden file exists, and is itself held to the golden files.
+//! * [`parity`] holds the pass marks, and why they are what they are.
+//! * [`recipe`] writes small random models in every published form, so that promises need no download.
+//! * [`golden`] reads golden files and compares with them.
+//! * [`external`] finds fixtures and datasets that lie outside the repository, and says so where they are missing.
+//!
+//! The promises themselves are the files in `tests/`, each test named as the sentence that it promises.
+
+pub mod external;
+pub mod golden;
+pub mod parity;
+pub mod recipe;
+pub mod reference;
+pub mod tensors;

@@ -1,6 +1,8 @@
 //! Activation quantisation: absmax int8 per token.
 //!
-//! **Computes** a = 127 / max(max|x|, 1e-5); q = clamp(round(x·a), -128, 127), ties to even; the sum of q.
+//! **Computes** a = (1 / max(max|x|, 1e-5))·127; q = clamp(round(x·a), -128, 127), ties to even; the sum of q.
+//! The quotient is rounded before the product, as upstream's eager mode does, so that scales and codes are upstream's bit
+//! for bit.
 //!
 //! **Shapes** x `[C]`, one token; codes `[stride]` with stride >= C, zero from C on.
 //!
@@ -27,6 +29,12 @@ pub struct Quantised {
     pub scale: f32,
     /// The sum of the codes.
     pub sum: i32,
+}
+
+/// a, for the largest absolute value of a token.
+#[inline(always)]
+pub(crate) fn scale_for(max: f32) -> f32 {
+    (1.0 / if max > EPSILON { max } else { EPSILON }) * 127.0
 }
 
 pub(crate) type Variant = unsafe fn(&[f32], &mut [i8]) -> Quantised;

@@ -10,6 +10,8 @@
 
 use crate::Kernels;
 
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx512;
 pub(crate) mod scalar;
 
 /// A matrix inside a slice: `rows × cols`, row r begins at `r * stride`.

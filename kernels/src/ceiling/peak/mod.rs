@@ -3,6 +3,8 @@
 //! **Computes** `rounds` rounds of int8 multiply-adds (u8 × s8 into i32, as ternary products use) or of f32 fused
 //! multiply-adds.
 //!
+//! **Shapes** none: every operand stays in a register.
+//!
 //! **Exactness** none to keep: the checksum only stops the compiler from dropping the work. Variants differ in how many
 //! operations a round holds, and say so.
 //!

@@ -5,9 +5,10 @@
 //!
 //! **Shapes** weights `R × C` in [`Layout::I2`](super::Layout::I2); codes `[T, stride]`; sums and scales `[T]`; out `[R, T]`.
 //!
-//! **Numbers** Weights are stored as codes w + 1 in 0..=2, so a variant forms sum((w + 1) q) and subtracts sum(q). In
-//! 32 bits nothing overflows while 2 · 128 · C < 2^31, that is C < 8 388 608, which the front door asserts. A 16-bit
-//! partial sum (AVX2: two products, at most 2 · 2 · 128 = 512 in magnitude) holds at least 63 additions.
+//! **Numbers** Weights are stored as codes w + 1 in 0..=2, so a variant forms sum((w + 1) q) and subtracts sum(q). Code 3
+//! is never written and loaders refuse it; were it there, every variant would read it as weight 2. AVX-512 keeps half of
+//! the columns four times too large in 32 bits: at most 3 · 4 · 128 · C / 2 in magnitude, below 2^31 while C < 2^21, which
+//! the front door asserts. A 16-bit partial sum (AVX2: two products, at most 2 · 3 · 128 = 768) holds 42 additions.
 //!
 //! **Exactness** integers throughout, one rounding to `f32` and one in the product: the same bits everywhere.
 //!
@@ -21,6 +22,8 @@ use super::{Activations, Layout, TernaryMatrix, TernaryRows};
 use crate::probe::{Op, Shape, Work};
 use crate::{Kernels, Line, Rng};
 
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx512;
 pub(crate) mod scalar;
 
 /// `lines` `[tiles, groups]`; `rows` of the run (the last tile may be part empty); codes, sums and scales as in
@@ -49,7 +52,7 @@ impl Kernels {
         assert_eq!(x.codes.len(), tokens * x.stride, "codes of {tokens} tokens");
         assert_eq!(x.sums.len(), tokens, "sums of {tokens} tokens");
         assert_eq!(out.len(), weights.rows * tokens, "out [{}, {tokens}]", weights.rows);
-        assert!(weights.cols < 1 << 23, "{} columns could overflow 32-bit sums", weights.cols);
+        assert!(weights.cols < 1 << 21, "{} columns could overflow 32-bit sums", weights.cols);
         if out.is_empty() {
             return;
         }
@@ -77,6 +80,7 @@ pub(crate) struct Case {
 
 impl Op for TernaryI2 {
     const NAME: &'static str = "ternary/i2";
+    const ARITHMETIC: crate::probe::Arithmetic = crate::probe::Arithmetic::Int8;
     type Case = Case;
 
     fn shapes() -> Vec<Shape> {

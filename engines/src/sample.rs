@@ -1,0 +1,211 @@
+//! Choosing a token from logits.
+//!
+//! The order is Hugging Face's: repetition penalty, temperature, top-k, top-p, min-p, then a draw from what is left. The
+//! draw adds Gumbel noise to each log-probability and takes the largest (Gumbel 1954; "Gumbel-max"), and the noise is a pure
+//! function of (seed, position, token). So the text is a function of the seed, whatever proposed its tokens
+//! (drafter-invariant speculation, arXiv 2408.07978), and the same on every machine.
+
+use crate::{Error, Result, Token};
+use kernels::{Kernels, Rng};
+
+/// Settings of the choice. All of them at their neutral values is plain sampling; [`Sampler::greedy`] takes the largest.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Sampler {
+    /// Logits are divided by it; 0 takes the largest logit (the lowest token among equals).
+    pub temperature: f32,
+    /// Keep only so many of the most likely tokens; 0 keeps all.
+    pub top_k: usize,
+    /// Keep the fewest most likely tokens whose probabilities reach this sum; 1 keeps all (Holtzman et al.,
+    /// arXiv 1904.09751).
+    pub top_p: f32,
+    /// Keep tokens at least so likely relative to the likeliest; 0 keeps all (arXiv 2407.01082).
+    pub min_p: f32,
+    /// Positive logits of tokens in the context are divided by it, negative ones multiplied; 1 is neutral (Keskar et al.,
+    /// arXiv 1909.05858).
+    pub repetition_penalty: f32,
+    /// What the noise is a function of, beside position and token.
+    pub seed: u64,
+}
+
+impl Default for Sampler {
+    /// Plain sampling: temperature 1, nothing filtered, seed 0.
+    fn default() -> Sampler {
+        Sampler { temperature: 1.0, top_k: 0, top_p: 1.0, min_p: 0.0, repetition_penalty: 1.0, seed: 0 }
+    }
+}
+
+/// 2^64 over the golden ratio: spreads small numbers over 64-bit words.
+const GOLDEN: u64 = 0x9E37_79B9_7F4A_7C15;
+
+/// A uniform draw in units of 2^-53, from 0 to 2^53 - 1, for (seed, position, token).
+fn draw(key: u64, token: Token) -> u64 {
+    Rng::mix(key.wrapping_add((u64::from(token) + 1).wrapping_mul(GOLDEN))) >> 11
+}
+
+/// What all tokens of a position share.
+fn key(seed: u64, position: usize) -> u64 {
+    Rng::mix(seed ^ Rng::mix((position as u64 + 1).wrapping_mul(GOLDEN)))
+}
+
+fn gumbel(draw: u64) -> f64 {
+    let u = (draw as f64 + 0.5) / (1u64 << 53) as f64;
+    -libm::log(-libm::log(u))
+}
+
+/// The Gumbel noise of a token at a position.
+pub fn noise(seed: u64, position: usize, token: Token) -> f64 {
+    gumbel(draw(key(seed, position), token))
+}
+
+/// An upper bound of `gumbel(draw)`: since -ln u >= 1 - u, it is at most -ln(1 - u), and the leading zeros of 1 - u bound
+/// that without a logarithm.
+fn gumbel_bound(draw: u64) -> f64 {
+    let rest = (1u64 << 53) - 1 - draw;
+    f64::from(rest.leading_zeros() - 10) * 0.693_147_181
+}
+
+impl Sampler {
+    /// Always the largest logit.
+    pub fn greedy() -> Sampler {
+        Sampler { temperature: 0.0, ..Sampler::default() }
+    }
+
+    /// Whether the settings make sense.
+    ///
+    /// # Errors
+    /// A sentence that names the setting.
+    pub fn check(&self) -> Result<()> {
+        let wrong = |name: &str, value: f32, expected: &str| {
+            Err(Error::Sample(format!("{name} is {value}: expected {expected}")))
+        };
+        if !(self.temperature.is_finite() && self.temperature >= 0.0) {
+            return wrong("temperature", self.temperature, "a number from 0");
+        }
+        if !(self.top_p > 0.0 && self.top_p <= 1.0) {
+            return wrong("top_p", self.top_p, "above 0 and at most 1");
+        }
+        if !(0.0..=1.0).contains(&self.min_p) {
+            return wrong("min_p", self.min_p, "from 0 to 1");
+        }
+        if !(self.repetition_penalty.is_finite() && self.repetition_penalty > 0.0) {
+            return wrong("repetition_penalty", self.repetition_penalty, "a number above 0");
+        }
+        Ok(())
+    }
+
+    /// The token after `context`, given its logits `[V]`, where the token will stand at `position`.
+    ///
+    /// # Errors
+    /// Settings that make no sense; logits that are NaN or infinite upwards; none that is finite.
+    pub fn choose(&self, kernels: &Kernels, logits: &[f32], context: &[Token], position: usize) -> Result<Token> {
+        self.check()?;
+        if let Some(bad) = logits.iter().position(|x| x.is_nan() || *x == f32::INFINITY) {
+            return Err(Error::Sample(format!("the logit of token {bad} is {}", logits[bad])));
+        }
+        let penalised;
+        let logits = if self.repetition_penalty == 1.0 {
+            logits
+        } else {
+            penalised = self.penalise(logits, context);
+            &penalised[..]
+        };
+        let mut best = [0];
+        if logits.is_empty() {
+            return Err(Error::Sample("there are no logits to choose from".to_string()));
+        }
+        kernels.top_k(logits, &mut best);
+        if logits[best[0] as usize] == f32::NEG_INFINITY {
+            return Err(Error::Sample("every logit is -inf: no token can be chosen".to_string()));
+        }
+        if self.temperature == 0.0 {
+            return Ok(best[0]);
+        }
+        let top = logits[best[0] as usize];
+        // Relative to the largest, so that a tiny temperature cannot overflow.
+        let scaled: Vec<f32> = logits.iter().map(|x| (x - top) / self.temperature).collect();
+        let candidates = self.filter(kernels, &scaled);
+        let key = key(self.seed, position);
+        Ok(match candidates {
+            None => largest(key, &scaled, 0..scaled.len() as Token, best[0]),
+            Some(tokens) => largest(key, &scaled, tokens.into_iter(), best[0]),
+        })
+    }
+
+    fn penalise(&self, logits: &[f32], context: &[Token]) -> Vec<f32> {
+        let mut seen = context.to_vec();
+        seen.sort_unstable();
+        seen.dedup();
+        let mut logits = logits.to_vec();
+        for token in seen {
+            if let Some(x) = logits.get_mut(token as usize) {
+                *x = if *x > 0.0 { *x / self.repetition_penalty } else { *x * self.repetition_penalty };
+            }
+        }
+        logits
+    }
+
+    /// The tokens that top-k, top-p and min-p leave, or `None` for all. `scaled` `[V]` has maximum 0.
+    fn filter(&self, kernels: &Kernels, scaled: &[f32]) -> Option<Vec<Token>> {
+        let limited = self.top_k > 0 && self.top_k < scaled.len();
+        if !limited && self.top_p == 1.0 && self.min_p == 0.0 {
+            return None;
+        }
+        let mut tokens: Vec<Token> =
+            if limited { most_likely(kernels, scaled, self.top_k) } else { (0..scaled.len() as Token).collect() };
+        if self.top_p == 1.0 && self.min_p == 0.0 {
+            return Some(tokens);
+        }
+        let mut p: Vec<f32> = tokens.iter().map(|t| scaled[*t as usize]).collect();
+        kernels.softmax(&mut p);
+        let mut ranked: Vec<(f32, Token)> = p.into_iter().zip(tokens.iter().copied()).collect();
+        if self.top_p < 1.0 {
+            // All tokens below this together miss 1 - top_p, so none of them can be needed.
+            let floor = (1.0 - self.top_p) / ranked.len() as f32;
+            ranked.retain(|(p, _)| *p >= floor);
+        }
+        ranked.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+        if self.top_p < 1.0 {
+            let mut sum = 0.0f64;
+            let kept = ranked.iter().position(|(p, _)| {
+                sum += f64::from(*p);
+                sum >= f64::from(self.top_p)
+            });
+            ranked.truncate(kept.map_or(ranked.len(), |last| last + 1));
+        }
+        let floor = self.min_p * ranked.first().map_or(0.0, |(p, _)| *p);
+        tokens.clear();
+        tokens.extend(ranked.into_iter().filter(|(p, _)| *p >= floor).map(|(_, token)| token));
+        Some(tokens)
+    }
+}
+
+/// The k largest, by the kernel while it inserts into a short list, else by selection.
+fn most_likely(kernels: &Kernels, scaled: &[f32], k: usize) -> Vec<Token> {
+    if k <= 256 {
+        let mut tokens = vec![0; k];
+        kernels.top_k(scaled, &mut tokens);
+        return tokens;
+    }
+    let mut tokens: Vec<Token> = (0..scaled.len() as Token).collect();
+    tokens.select_nth_unstable_by(k - 1, |a, b| scaled[*b as usize].total_cmp(&scaled[*a as usize]).then(a.cmp(b)));
+    tokens.truncate(k);
+    tokens
+}
+
+/// The token with the largest `scaled + noise`; the lowest among equals.
+fn largest(key: u64, scaled: &[f32], tokens: impl Iterator<Item = Token>, likeliest: Token) -> Token {
+    let score = |token: Token, draw: u64| f64::from(scaled[token as usize]) + gumbel(draw);
+    // Beginning with the likeliest (no filter drops it), few others need their logarithms.
+    let mut best = (score(likeliest, draw(key, likeliest)), likeliest);
+    for token in tokens {
+        let draw = draw(key, token);
+        if f64::from(scaled[token as usize]) + gumbel_bound(draw) < best.0 {
+            continue;
+        }
+        let score = score(token, draw);
+        if score > best.0 || (score == best.0 && token < best.1) {
+            best = (score, token);
+        }
+    }
+    best.1
+}

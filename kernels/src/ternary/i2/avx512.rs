@@ -1,0 +1,205 @@
+//! `vpdpbusd` on sixteen rows at a time: codes are the unsigned operand, one broadcast dword of four activations the
+//! signed one; a token's sum is subtracted at the end, since codes are weights plus one.
+//!
+//! One token: memory decides. Eight tiles far apart are walked side by side ([`crate::streams`]) and share four
+//! broadcasts; each stream is prefetched [`AHEAD`] bytes ahead. Planes 1 and 3 stay where they are in their bytes and are
+//! summed four times too large in accumulators of their own: that takes one shift a line instead of three.
+//!
+//! More tokens: arithmetic decides. A line is unpacked once for up to twelve tokens, and two tiles share a broadcast (24
+//! accumulators); for fewer tokens more tiles do. Tokens are taken in runs whose codes stay in the second-level cache.
+
+use super::{Activations, Weights};
+use crate::streams::{leftovers, prefetch, rounds};
+use crate::ternary::TILE_ROWS;
+use crate::transpose::avx512::{first, square16};
+use std::arch::x86_64::*;
+use std::array;
+use std::ops::Range;
+
+/// Bytes between a load and the prefetch of its stream.
+const AHEAD: usize = 1792;
+/// Most tokens that share an unpacked line.
+const TOKENS: usize = 12;
+/// Bytes of codes that stay in the second-level cache while all rows pass.
+const CACHED_CODES: usize = 512 << 10;
+
+#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,avx512vnni,avx512vbmi,avx2,fma")]
+pub(crate) fn matmul(weights: Weights<'_>, x: Activations<'_>, out: &mut [f32]) {
+    let tokens = x.scales.len();
+    if tokens == 1 {
+        return matvec(weights, x, out);
+    }
+    let cached = (CACHED_CODES / x.stride.max(1)).next_multiple_of(TOKENS);
+    for start in (0..tokens).step_by(cached) {
+        let run = start..(start + cached).min(tokens);
+        match run.len() {
+            0..=3 => few(weights, x, run, out),
+            4..=6 => some(weights, x, run, out),
+            7..=8 => several(weights, x, run, out),
+            _ => many(weights, x, run, out),
+        }
+    }
+}
+
+/// A walk over all rows for a run of tokens: `$tiles` tiles at a time, and tokens in blocks of the last of `$sizes`; what
+/// remains takes the smallest size that holds it.
+macro_rules! walk {
+    ($name:ident, $tiles:literal tiles, $($size:literal),+ tokens) => {
+        #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,avx512vnni,avx512vbmi,avx2,fma")]
+        fn $name(weights: Weights<'_>, x: Activations<'_>, run: Range<usize>, out: &mut [f32]) {
+            let most = [$($size),+].into_iter().max().unwrap_or(TOKENS);
+            let blocks = || run.clone().step_by(most).map(|start| start..(start + most).min(run.end));
+            let count = weights.rows.div_ceil(TILE_ROWS);
+            for tiles in rounds::<$tiles>(count) {
+                for tokens in blocks() {
+                    match tokens.len() {
+                        $(..=$size => block::<$tiles, $size>(weights, x, tiles, tokens, out),)+
+                        more => unreachable!("a block of {more} tokens"),
+                    }
+                }
+            }
+            for tile in leftovers::<$tiles>(count) {
+                for tokens in blocks() {
+                    match tokens.len() {
+                        $(..=$size => block::<1, $size>(weights, x, [tile], tokens, out),)+
+                        more => unreachable!("a block of {more} tokens"),
+                    }
+                }
+            }
+        }
+    };
+}
+walk!(few, 8 tiles, 2, 3 tokens);
+walk!(some, 4 tiles, 4, 6 tokens);
+walk!(several, 3 tiles, 8 tokens);
+walk!(many, 2 tiles, 1, 2, 4, 6, 8, 12 tokens);
+
+/// The products of N tiles and at most T tokens.
+#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,avx512vnni,avx512vbmi,avx2,fma")]
+fn block<const N: usize, const T: usize>(
+    weights: Weights<'_>,
+    x: Activations<'_>,
+    tiles: [usize; N],
+    tokens: Range<usize>,
+    out: &mut [f32],
+) {
+    let lines = tiles.map(|tile| weights.lines[tile * weights.groups..][..weights.groups].as_ptr());
+    // A block that is not full computes its last token again instead of branching.
+    let token: [usize; T] = array::from_fn(|t| (tokens.start + t).min(tokens.end - 1));
+    let codes = token.map(|t| x.codes[t * x.stride..][..x.stride].as_ptr().cast::<i32>());
+    let crumb = _mm512_set1_epi8(3);
+    let mut sums = [[_mm512_setzero_si512(); T]; N];
+
+    macro_rules! plane {
+        ($g:expr, $plane:literal) => {
+            let mut unpacked = [_mm512_setzero_si512(); N];
+            for (unpacked, lines) in unpacked.iter_mut().zip(lines) {
+                // SAFETY: `lines` points to `groups` lines and g is below that.
+                let line = unsafe { _mm512_load_si512(lines.add($g).cast()) };
+                *unpacked = _mm512_and_si512(_mm512_srli_epi16::<{ 2 * $plane }>(line), crumb);
+            }
+            for t in 0..T {
+                // SAFETY: a token has `stride` codes, at least 16 a group.
+                let q = _mm512_set1_epi32(unsafe { codes[t].add(4 * $g + $plane).read_unaligned() });
+                for n in 0..N {
+                    sums[n][t] = _mm512_dpbusd_epi32(sums[n][t], unpacked[n], q);
+                }
+            }
+        };
+    }
+    for g in 0..weights.groups {
+        for lines in lines {
+            prefetch(lines.wrapping_add(g), AHEAD);
+        }
+        plane!(g, 0);
+        plane!(g, 1);
+        plane!(g, 2);
+        plane!(g, 3);
+    }
+
+    // A copy that the compiler cannot see through: the accumulators are then named by constants alone and stay in
+    // registers. Otherwise it keeps the array that the following loops index and stores to it after every `vpdpbusd`.
+    let sums = std::hint::black_box(sums);
+    let width = x.scales.len();
+    let mask = first(tokens.len());
+    for (sums, tile) in sums.iter().zip(tiles) {
+        let mut square = [_mm512_setzero_ps(); 16];
+        for t in 0..T {
+            square[t] = scaled(sums[t], x.sums[token[t]], x.scales[token[t]]);
+        }
+        let first_row = tile * TILE_ROWS;
+        for (r, row) in square16(square).into_iter().enumerate().take(weights.rows - first_row) {
+            let out = &mut out[(first_row + r) * width + tokens.start..][..tokens.len()];
+            // SAFETY: the mask admits as many elements as `out` has.
+            unsafe { _mm512_mask_storeu_ps(out.as_mut_ptr(), mask, row) };
+        }
+    }
+}
+
+/// One token.
+#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,avx512vnni,avx512vbmi,avx2,fma")]
+fn matvec(weights: Weights<'_>, x: Activations<'_>, out: &mut [f32]) {
+    let tiles = weights.rows.div_ceil(TILE_ROWS);
+    for tiles in rounds::<8>(tiles) {
+        vector(weights, x, tiles, out);
+    }
+    // Together again, so that their sums hide each other's latency.
+    let mut rest = [0; 8];
+    let mut count = 0;
+    for tile in leftovers::<8>(tiles) {
+        rest[count] = tile;
+        count += 1;
+    }
+    let mut rest = &rest[..count];
+    while let Some((four, others)) = rest.split_first_chunk::<4>() {
+        vector(weights, x, *four, out);
+        rest = others;
+    }
+    while let Some((two, others)) = rest.split_first_chunk::<2>() {
+        vector(weights, x, *two, out);
+        rest = others;
+    }
+    if let [one] = rest {
+        vector(weights, x, [*one], out);
+    }
+}
+
+/// The products of N tiles and one token.
+#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,avx512vnni,avx512vbmi,avx2,fma")]
+fn vector<const N: usize>(weights: Weights<'_>, x: Activations<'_>, tiles: [usize; N], out: &mut [f32]) {
+    let lines = tiles.map(|tile| weights.lines[tile * weights.groups..][..weights.groups].as_ptr());
+    let codes = x.codes[..16 * weights.groups].as_ptr().cast::<i32>();
+    let (low, high) = (_mm512_set1_epi8(0b0011), _mm512_set1_epi8(0b1100));
+    let mut ones = [_mm512_setzero_si512(); N];
+    let mut fours = [_mm512_setzero_si512(); N];
+    for g in 0..weights.groups {
+        // SAFETY: a token has at least 16 codes a group.
+        let q: [_; 4] = array::from_fn(|p| unsafe { _mm512_set1_epi32(codes.add(4 * g + p).read_unaligned()) });
+        for n in 0..N {
+            // SAFETY: `lines[n]` points to `groups` lines.
+            let line = unsafe { _mm512_load_si512(lines[n].add(g).cast()) };
+            prefetch(lines[n].wrapping_add(g), AHEAD);
+            let upper = _mm512_srli_epi16::<4>(line);
+            ones[n] = _mm512_dpbusd_epi32(ones[n], _mm512_and_si512(line, low), q[0]);
+            fours[n] = _mm512_dpbusd_epi32(fours[n], _mm512_and_si512(line, high), q[1]);
+            ones[n] = _mm512_dpbusd_epi32(ones[n], _mm512_and_si512(upper, low), q[2]);
+            fours[n] = _mm512_dpbusd_epi32(fours[n], _mm512_and_si512(upper, high), q[3]);
+        }
+    }
+    for n in 0..N {
+        let sums = _mm512_add_epi32(ones[n], _mm512_srai_epi32::<2>(fours[n]));
+        let first_row = tiles[n] * TILE_ROWS;
+        let rows = (weights.rows - first_row).min(TILE_ROWS);
+        let out = &mut out[first_row..][..rows];
+        // SAFETY: the mask admits as many elements as `out` has.
+        unsafe { _mm512_mask_storeu_ps(out.as_mut_ptr(), first(rows), scaled(sums, x.sums[0], x.scales[0])) };
+    }
+}
+
+/// Sums of code times activation, as results.
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,avx512vnni,avx512vbmi,avx2,fma")]
+fn scaled(sums: __m512i, sum: i32, scale: f32) -> __m512 {
+    let products = _mm512_sub_epi32(sums, _mm512_set1_epi32(sum));
+    _mm512_mul_ps(_mm512_cvtepi32_ps(products), _mm512_set1_ps(scale))
+}
