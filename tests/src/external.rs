@@ -40,13 +40,13 @@ pub fn or_skip(promise: &str, directory: Result<PathBuf, String>, name: &str) ->
 /// Says on the real standard error, where the test harness does not capture it, that a promise was not checked.
 pub fn skip<T>(promise: &str, why: &str) -> Option<T> {
     // A closed standard error is no reason to fail.
-    let _ = writeln!(std::io::stderr(), "SKIPPED: {promise}: {why}");
+    let _ = std::io::stderr().write_all(format!("SKIPPED: {promise}: {why}\n").as_bytes());
     None
 }
 
-/// A figure that a promise measured, printed where the test harness does not capture it.
+/// A figure that a promise measured, shown with `--nocapture`.
 pub fn report(promise: &str, figure: &str) {
-    let _ = writeln!(std::io::stderr(), "measured: {promise}: {figure}");
+    println!("{promise}: {figure}");
 }
 
 /// The checkout's root.

@@ -48,6 +48,11 @@ impl Golden {
         matrix(self.tensors.tensor(name))
     }
 
+    /// A tensor of one extent.
+    pub fn vector(&self, name: &str) -> Vec<f64> {
+        self.tensors.tensor(name).f64s()
+    }
+
     /// Token ids.
     pub fn tokens(&self, name: &str) -> Vec<u32> {
         self.tensors.tensor(name).tokens()

@@ -1,6 +1,6 @@
 //! Eight activations at a time.
 
-use super::{EPSILON, Quantised};
+use super::{Quantised, scale_for};
 use crate::lanes::x86::load8;
 use std::arch::x86_64::*;
 
@@ -22,7 +22,7 @@ pub(crate) fn quantise(x: &[f32], codes: &mut [i8]) -> Quantised {
     let eight = _mm256_max_ps(_mm256_max_ps(a, b), _mm256_max_ps(c, d));
     let max = crate::lanes::x86::array(eight, eight).into_iter().chain(tail.iter().map(|v| v.abs()));
     let max = max.fold(0.0f32, |max, v| if v > max { v } else { max });
-    let scale = 127.0 / if max > EPSILON { max } else { EPSILON };
+    let scale = scale_for(max);
 
     let mut sums = _mm256_setzero_si256();
     let mut code_chunks = codes.chunks_exact_mut(WIDTH);

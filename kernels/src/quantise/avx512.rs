@@ -1,6 +1,6 @@
 //! Sixteen activations at a time.
 
-use super::{EPSILON, Quantised};
+use super::{Quantised, scale_for};
 use crate::transpose::avx512::first;
 use std::arch::x86_64::*;
 
@@ -19,7 +19,7 @@ pub(crate) fn quantise(x: &[f32], codes: &mut [i8]) -> Quantised {
     }
     let [a, b, c, d] = maxima;
     let max = _mm512_reduce_max_ps(_mm512_max_ps(_mm512_max_ps(a, b), _mm512_max_ps(c, d)));
-    let scale = 127.0 / if max > EPSILON { max } else { EPSILON };
+    let scale = scale_for(max);
 
     let mut sums = _mm512_setzero_si512();
     for (x, codes) in x.chunks(WIDTH).zip(codes.chunks_mut(WIDTH)) {

@@ -1,6 +1,6 @@
 //! The specification.
 
-use super::{EPSILON, Quantised};
+use super::{Quantised, scale_for};
 
 pub(crate) fn quantise(x: &[f32], codes: &mut [i8]) -> Quantised {
     let mut max = 0.0f32;
@@ -9,7 +9,7 @@ pub(crate) fn quantise(x: &[f32], codes: &mut [i8]) -> Quantised {
             max = v.abs();
         }
     }
-    let scale = 127.0 / if max > EPSILON { max } else { EPSILON };
+    let scale = scale_for(max);
     let mut sum = 0;
     for (code, v) in codes.iter_mut().zip(x) {
         // A NaN becomes 0 in the cast.
