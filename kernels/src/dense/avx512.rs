@@ -92,15 +92,18 @@ impl<E: Widen> Product for Dense<'_, E> {
         // A copy that the compiler cannot see through: the accumulators are then named by constants alone and stay in
         // registers.
         let sums = black_box(sums);
-        let width = x.len() / cols;
-        for (four, at) in sums.as_flattened().chunks(4).zip((0..).step_by(4)) {
-            let folded = fold_four(array::from_fn(|i| *four.get(i).unwrap_or(&four[0])));
-            for (i, value) in folded.into_iter().enumerate().take(four.len()) {
-                let (n, t) = ((at + i) / T, (at + i) % T);
-                if t < tokens.len() {
-                    out[rows[n] * width + tokens.start + t] = value;
-                }
-            }
+        let sums = sums.as_flattened();
+        let mut products = [0.0; 24 + LANES];
+        for (four, products) in sums.chunks(4).zip(products.chunks_exact_mut(4)) {
+            let four = array::from_fn(|i| *four.get(i).unwrap_or(&four[0]));
+            // SAFETY: the chunk holds four floats.
+            unsafe { _mm_storeu_ps(products.as_mut_ptr(), fold_four(four)) };
+        }
+        let (width, mask) = (x.len() / cols, tail_mask(tokens.len()));
+        for (n, row) in rows.into_iter().enumerate() {
+            let out = &mut out[row * width + tokens.start..][..tokens.len()];
+            // SAFETY: the array holds sixteen floats from any of the N · T <= 24 on; `out` as many as the mask admits.
+            unsafe { _mm512_mask_storeu_ps(out.as_mut_ptr(), mask, _mm512_loadu_ps(products[n * T..].as_ptr())) };
         }
     }
 }
@@ -108,7 +111,7 @@ impl<E: Widen> Product for Dense<'_, E> {
 /// Four sums of sixteen lanes, each folded as [`crate::lanes::fold`] does, in a third of the instructions.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,avx2,fma")]
-fn fold_four([a, b, c, d]: [__m512; 4]) -> [f32; 4] {
+fn fold_four([a, b, c, d]: [__m512; 4]) -> __m128 {
     // Halves of a and b beside each other, then of c and d; then quarters of all four, one to a 128-bit lane.
     let halves = |a, b| {
         let low = _mm512_shuffle_f32x4::<0b01_00_01_00>(a, b);
@@ -119,9 +122,5 @@ fn fold_four([a, b, c, d]: [__m512; 4]) -> [f32; 4] {
     let four = _mm512_add_ps(even, _mm512_shuffle_f32x4::<0b11_01_11_01>(ab, cd));
     let two = _mm512_add_ps(four, _mm512_permute_ps::<0b11_10_11_10>(four));
     let one = _mm512_add_ps(two, _mm512_permute_ps::<0b01_01_01_01>(two));
-    let mut folded = [0.0; 4];
-    let together = _mm512_castps512_ps128(_mm512_maskz_compress_ps(0x1111, one));
-    // SAFETY: the array holds four floats.
-    unsafe { _mm_storeu_ps(folded.as_mut_ptr(), together) };
-    folded
+    _mm512_castps512_ps128(_mm512_maskz_compress_ps(0x1111, one))
 }
