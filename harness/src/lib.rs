@@ -1,1 +1,28 @@
-//! x
+//! Experiments that write reports, and the command line around them.
+//!
+//! The only crate that prints, times, parses files of its own or listens. Standard output carries results, and nothing
+//! else; progress and remarks go to standard error.
+//!
+//! * [`cli`] reads the command line; each subcommand is a file of [`commands`] with its `Args` and its `run`.
+//! * [`root`] finds the repository's folders, [`dataset`] its texts.
+//! * [`contest`] times variants against each other, [`ceilings`] says what they are held to, [`stats`] how sure one is.
+//! * [`record`] is the folder that a run leaves behind, [`report`] the paper made of it.
+
+#![deny(clippy::print_stdout)]
+
+pub mod ceilings;
+pub mod checksum;
+pub mod cli;
+pub mod commands;
+pub mod contest;
+pub mod crew;
+pub mod dataset;
+pub mod machine;
+pub mod output;
+pub mod progress;
+pub mod quantity;
+pub mod record;
+pub mod report;
+pub mod root;
+pub mod stats;
+pub mod table;

@@ -185,4 +185,18 @@ pub const OPS: &[Probe] = &[
     // One op a line: family by family.
     probe::<crate::ternary::i2::TernaryI2>(),
     probe::<crate::norm::rms::RmsNorm>(),
+    probe::<crate::norm::layer::LayerNorm>(),
+    probe::<crate::attention::Attention<f32>>(),
+    probe::<crate::attention::Attention<half::bf16>>(),
+    probe::<crate::rope::Rope<false>>(),
+    probe::<crate::rope::Rope<true>>(),
+    probe::<crate::activation::ops::Sigmoid>(),
+    probe::<crate::activation::ops::Silu>(),
+    probe::<crate::activation::ops::GeluTanh>(),
+    probe::<crate::activation::ops::GeluErf>(),
+    probe::<crate::activation::ops::SquaredRelu>(),
+    probe::<crate::activation::ops::SwiGlu>(),
+    probe::<crate::activation::ops::SquaredReluGlu>(),
+    probe::<crate::softmax::Softmax>(),
+    probe::<crate::top_k::TopK>(),
 ];

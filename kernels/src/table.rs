@@ -76,13 +76,45 @@ const SCALAR_COLUMN: Kernels = Kernels {
 #[cfg(target_arch = "x86_64")]
 static AVX2: Kernels = AVX2_COLUMN;
 #[cfg(target_arch = "x86_64")]
-const AVX2_COLUMN: Kernels = Kernels { isa: Isa::Avx2, rms_norm: norm::rms::avx2::rms_norm, ..SCALAR_COLUMN };
+const AVX2_COLUMN: Kernels = Kernels {
+    isa: Isa::Avx2,
+    rms_norm: norm::rms::avx2::rms_norm,
+    layer_norm: norm::layer::avx2::layer_norm,
+    attention_f32: attention::avx2::attention,
+    attention_bf16: attention::avx2::attention,
+    rope_half: rope::avx2::half_split,
+    rope_interleaved: rope::avx2::interleaved,
+    silu: activation::avx2::silu,
+    gelu_tanh: activation::avx2::gelu_tanh,
+    gelu_erf: activation::avx2::gelu_erf,
+    squared_relu: activation::avx2::squared_relu,
+    sigmoid: activation::avx2::sigmoid,
+    swiglu: activation::avx2::swiglu,
+    squared_relu_glu: activation::avx2::squared_relu_glu,
+    softmax: softmax::avx2::softmax,
+    top_k: top_k::avx2::top_k,
+    ..SCALAR_COLUMN
+};
 
 #[cfg(target_arch = "x86_64")]
 static AVX512: Kernels = Kernels {
     isa: Isa::Avx512,
     ternary_i2: ternary::i2::avx512::matmul,
     rms_norm: norm::rms::avx512::rms_norm,
+    layer_norm: norm::layer::avx512::layer_norm,
+    attention_f32: attention::avx512::attention,
+    attention_bf16: attention::avx512::attention,
+    rope_half: rope::avx512::half_split,
+    rope_interleaved: rope::avx512::interleaved,
+    silu: activation::avx512::silu,
+    gelu_tanh: activation::avx512::gelu_tanh,
+    gelu_erf: activation::avx512::gelu_erf,
+    squared_relu: activation::avx512::squared_relu,
+    sigmoid: activation::avx512::sigmoid,
+    swiglu: activation::avx512::swiglu,
+    squared_relu_glu: activation::avx512::squared_relu_glu,
+    softmax: softmax::avx512::softmax,
+    top_k: top_k::avx512::top_k,
     transpose: transpose::avx512::transpose,
     ..AVX2_COLUMN
 };

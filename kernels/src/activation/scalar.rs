@@ -1,33 +1,42 @@
 //! The specification.
 
-use crate::math::scalar::{erf, exp};
+use crate::math::scalar::{normal_cdf, sigmoid as logistic};
 
-fn sigmoid_one(x: f32) -> f32 {
-    1.0 / (1.0 + exp(-x))
+/// All gates here are exactly 0 below this; an argument is clamped to it before the product, so that minus infinity
+/// gives -0 (the limit) and not infinity times 0.
+pub(crate) const FLOOR: f32 = -128.0;
+/// 2 sqrt(2 / pi).
+pub(crate) const TWO_SQRT_TWO_OVER_PI: f32 = 1.595_769;
+/// The weight of the cubic term in the tanh form of GELU.
+pub(crate) const CUBIC: f32 = 0.044_715;
+
+/// x times a gate in 0..=1 that is 0 from `FLOOR` down.
+fn gated(x: f32, gate: f32) -> f32 {
+    // Not f32::max, which would turn NaN into the bound.
+    (if x < FLOOR { FLOOR } else { x }) * gate
 }
 
 fn silu_one(x: f32) -> f32 {
-    x * sigmoid_one(x)
+    gated(x, logistic(x))
 }
 
 fn gelu_tanh_one(x: f32) -> f32 {
     // x/2 (1 + tanh u) = x sigmoid(2u): one exponential and no cancellation.
-    const TWO_SQRT_TWO_OVER_PI: f32 = 1.595_769_1;
-    let cubic = (x * x).mul_add(0.044_715, 1.0) * x;
-    x * sigmoid_one(TWO_SQRT_TWO_OVER_PI * cubic)
+    let cubic = (x * x).mul_add(CUBIC, 1.0) * x;
+    gated(x, logistic(TWO_SQRT_TWO_OVER_PI * cubic))
 }
 
 fn gelu_erf_one(x: f32) -> f32 {
-    x * 0.5 * (1.0 + erf(x * std::f32::consts::FRAC_1_SQRT_2))
+    gated(x, normal_cdf(x))
 }
 
 fn squared_relu_one(x: f32) -> f32 {
-    let positive = if x > 0.0 { x } else { 0.0 };
+    let positive = if x < 0.0 { 0.0 } else { x };
     positive * positive
 }
 
 pub(crate) fn sigmoid(x: &mut [f32]) {
-    x.iter_mut().for_each(|x| *x = sigmoid_one(*x));
+    x.iter_mut().for_each(|x| *x = logistic(*x));
 }
 
 pub(crate) fn silu(x: &mut [f32]) {

@@ -13,10 +13,20 @@
 //!
 //! **Source** Vaswani et al. (arXiv 1706.03762), eq. 1; grouped queries: Ainslie et al. (arXiv 2305.13245).
 //!
+//! **Variants** AVX2 and AVX-512. Up to four queries read (and widen) each row once. Sixteen dot products (AVX2: four) run
+//! side by side and are folded together, the additions of neighbours sharing registers. The
+//! weighted sum keeps a tile of the output in registers while it walks a block of rows that fits the first-level cache.
+//!
 //! **Not done** one-pass (online) softmax: it would make the bits depend on the block size.
 
-use crate::{CacheElement, Kernels};
+use crate::probe::{Op, Shape, Work};
+use crate::{CacheElement, Kernels, Rng};
+use std::marker::PhantomData;
 
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx2;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx512;
 pub(crate) mod scalar;
 
 /// One call's inputs.
@@ -61,5 +71,83 @@ impl Kernels {
         assert_eq!(out.len(), heads.queries.len(), "out [{queries}, {width}]");
         // SAFETY: this table exists only if the CPU has the variant's features.
         unsafe { E::attention(self)(heads, scores, out) }
+    }
+}
+
+/// The op for one cache format, for [`OPS`](crate::probe::OPS). A shape is G × K × n.
+pub(crate) struct Attention<E>(PhantomData<E>);
+
+/// Queries, cache and the places for probabilities and result.
+pub(crate) struct Case<E> {
+    width: usize,
+    queries: Vec<f32>,
+    keys: Vec<E>,
+    values: Vec<E>,
+    scores: Vec<f32>,
+    out: Vec<f32>,
+}
+
+impl<E: CacheElement> Op for Attention<E> {
+    const NAME: &'static str = match E::NAME.as_bytes() {
+        b"f32" => "attention/f32",
+        b"bf16" => "attention/bf16",
+        _ => panic!("a cache format without a name for its op"),
+    };
+    type Case = Case<E>;
+
+    fn shapes() -> Vec<Shape> {
+        let mut shapes = Vec::new();
+        // Columns: 16 a lane set, 64 or 128 a tile. Rows: 4, 8 or 16 side by side.
+        for k in [1, 8, 15, 16, 17, 31, 33, 63, 64, 65, 100, 127, 128, 129, 144] {
+            for g in 1..=5 {
+                shapes.push(Shape::new(g, k, 19));
+            }
+        }
+        for n in [1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 31, 33, 63, 64, 65, 127, 128, 129, 257] {
+            shapes.extend([1, 2, 4].map(|g| Shape::new(g, 72, n)));
+        }
+        shapes.extend([(0, 16, 3), (9, 64, 67), (4, 600, 21), (1, 5000, 18)].map(|(g, k, n)| Shape::new(g, k, n)));
+        for n in [128, 512, 2048] {
+            shapes.push(Shape::new(4, 128, n));
+        }
+        shapes.extend([Shape::new(1, 100, 512), Shape::new(1, 128, 2048), Shape::new(2, 8, 512)]);
+        shapes
+    }
+
+    fn admit(shape: Shape) -> Shape {
+        Shape::new(shape.r, shape.c.max(1), shape.t.max(1))
+    }
+
+    fn case(shape: &Shape, rng: &mut Rng) -> Case<E> {
+        let (g, k, n) = (shape.r, shape.c, shape.t);
+        let mut stored = || (0..n * k).map(|_| E::narrow(rng.normal())).collect();
+        let (keys, values) = (stored(), stored());
+        Case {
+            width: k,
+            queries: (0..g * k).map(|_| rng.normal()).collect(),
+            keys,
+            values,
+            scores: vec![f32::NAN; g * n],
+            out: vec![f32::NAN; g * k],
+        }
+    }
+
+    fn run(kernels: &Kernels, case: &mut Case<E>) {
+        let scale = 1.0 / (case.width as f32).sqrt();
+        let heads = Heads { queries: &case.queries, keys: &case.keys, values: &case.values, width: case.width, scale };
+        kernels.attention(heads, &mut case.scores, &mut case.out);
+    }
+
+    fn output(case: &Case<E>) -> Vec<f32> {
+        [case.scores.as_slice(), &case.out].concat()
+    }
+
+    fn work(shape: &Shape) -> Work {
+        let (g, k, n) = (shape.r as u64, shape.c as u64, shape.t as u64);
+        Work { bytes: 2 * n * k * size_of::<E>() as u64 + 8 * g * k, operations: 4 * g * n * k + 16 * g * n }
+    }
+
+    fn variant(kernels: &Kernels) -> usize {
+        E::attention(kernels) as usize
     }
 }

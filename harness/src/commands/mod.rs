@@ -1,0 +1,3 @@
+//! The subcommands: each file has its `Args` (what may be said) and its `run` (what is done).
+
+pub mod dataset;
