@@ -281,8 +281,9 @@ fn clones_go_separate_ways() {
     }
 }
 
-/// What the engine is held to on files that this test wrote.
-fn check_against_reference(recipe: &Recipe, seed: u64) {
+/// Holds the engine to the reference on files that this test wrote. Gives the number of blocks that differ by a changed
+/// activation code.
+fn changed_blocks(recipe: &Recipe, seed: u64) -> usize {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let (config, tensors) = recipe.write(folder.path(), seed);
     let reference = Reference::from_tensors(Config::from_json(&config), &tensors);
@@ -290,28 +291,38 @@ fn check_against_reference(recipe: &Recipe, seed: u64) {
     let tokens = random_tokens(&mut Rng::new(seed), recipe.vocab, 29);
     let pass = reference.run(&tokens);
 
+    let mut changed = 0;
     for index in 0..recipe.layers {
         // Both read the very same f32 numbers.
         let input = pass.hidden[index].mapv(|x| f64::from(x as f32));
         let x: Vec<f32> = input.iter().map(|x| *x as f32).collect();
         let found = rows(&model.block(index, &x).expect("a block"), recipe.width);
-        let rule = if recipe.is_quantised() { parity::quantised_block } else { parity::float_block };
-        rule(&input, &found, &reference.block(index, &input))
-            .unwrap_or_else(|e| panic!("{} ({seed}): block {index}: {e}", recipe.name));
+        let expected = reference.block(index, &input);
+        if recipe.is_quantised() {
+            let (share, worst) = parity::block_distance(&input, &found, &expected);
+            assert!(worst <= parity::BLOCK_CHANGED, "{} ({seed}): block {index}: {worst:.2e}", recipe.name);
+            changed += usize::from(share > 0.0);
+        } else {
+            parity::float_block(&input, &found, &expected)
+                .unwrap_or_else(|e| panic!("{} ({seed}): block {index}: {e}", recipe.name));
+        }
     }
 
     let found = wide(&logits(&*model, &tokens));
     let rule = if recipe.is_quantised() { parity::quantised_logits } else { parity::float_logits };
     let difference = rule(&found, &pass.logits).unwrap_or_else(|e| panic!("{} ({seed}): {e}", recipe.name));
-    report("check_against_reference", &format!("{} ({seed}): {difference:.1e}", recipe.name));
+    report("every_published_form", &format!("{} ({seed}): {difference:.1e}, {changed} blocks changed", recipe.name));
+    changed
 }
 
 #[test]
 fn every_published_form_gives_the_logits_of_the_reference() {
+    const SEEDS: u64 = 6;
     for recipe in RECIPES {
-        for seed in 1..=3 {
-            check_against_reference(recipe, seed);
-        }
+        let changed: usize = (1..=SEEDS).map(|seed| changed_blocks(recipe, seed)).sum();
+        let blocks = recipe.layers * SEEDS as usize;
+        // One code in about 1e5 lies so near a half that f32 and f64 part: a few blocks in a hundred. An error parts all.
+        assert!(4 * changed <= blocks, "{}: {changed} of {blocks} blocks hold a changed code", recipe.name);
     }
 }
 
