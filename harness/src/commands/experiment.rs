@@ -61,7 +61,10 @@ pub fn run(args: Args) -> Result<()> {
     let page = folder.path().join("report.html");
     output::line(&format!("report: {}", page.display()))?;
     if let Some(first) = failed.first() {
-        bail!("{first}{}", if failed.len() > 1 { format!(" (and {} more failed)", failed.len() - 1) } else { String::new() });
+        bail!(
+            "{first}{}",
+            if failed.len() > 1 { format!(" (and {} more failed)", failed.len() - 1) } else { String::new() }
+        );
     }
     Ok(())
 }
@@ -91,8 +94,11 @@ pub(super) fn files(folder: &Path) -> Result<Vec<PathBuf>> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         Err(error) => return Err(error).with_context(|| format!("cannot read the folder {}", folder.display())),
     };
-    let mut files: Vec<PathBuf> =
-        entries.flatten().map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|e| e == "toml")).collect();
+    let mut files: Vec<PathBuf> = entries
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| path.extension().is_some_and(|e| e == "toml"))
+        .collect();
     files.sort();
     Ok(files)
 }
@@ -194,7 +200,12 @@ impl Run<'_> {
         planned.failure = outcome.err().map(|error| format!("{error:#}"));
         planned.state = if planned.failure.is_some() { State::Failed } else { State::Complete };
         let failure = planned.failure.clone();
-        eprintln!("{}: {} rows in {}", plan.name, planned.rows, report::format::duration(clock.elapsed().as_secs_f64()));
+        eprintln!(
+            "{}: {} rows in {}",
+            plan.name,
+            planned.rows,
+            report::format::duration(clock.elapsed().as_secs_f64())
+        );
         self.write()?;
         self.folder.write_columns(&plan.name)?;
         Ok(failure)

@@ -235,7 +235,9 @@ impl Experiment for KernelSpeeds {
                 for ShapeText(shape) in &case.shapes {
                     let admitted = (probe.admit)(*shape);
                     if admitted != *shape {
-                        return Err(format!("{name} cannot compute {shape}; the nearest shape that it can is {admitted}"));
+                        return Err(format!(
+                            "{name} cannot compute {shape}; the nearest shape that it can is {admitted}"
+                        ));
                     }
                     if (probe.work)(shape).bytes == 0 {
                         return Err(format!("{name} has nothing to do at {shape}: expected sizes above 0"));
@@ -349,12 +351,7 @@ fn check(probe: &Probe, shape: Shape, lab: &Lab) -> Result<Vec<CheckRow>> {
         let found = run(table);
         let isa = table.isa();
         if found.len() != expected.len() {
-            bail!(
-                "{}@{isa} at {shape} gave {} numbers where scalar gave {}",
-                probe.name,
-                found.len(),
-                expected.len()
-            );
+            bail!("{}@{isa} at {shape} gave {} numbers where scalar gave {}", probe.name, found.len(), expected.len());
         }
         let pairs = || expected.iter().zip(&found).enumerate();
         let differing = pairs().filter(|(_, (a, b))| a.to_bits() != b.to_bits()).count();

@@ -8,7 +8,7 @@ use kernels::probe::{Case, Probe, Shape};
 use kernels::{Kernels, Lines};
 
 use super::{Combination, Config, SpeedRow, WorkingSet, own_tables};
-use crate::ceilings::{self, MARGIN, STREAMS, arithmetic_name, burst, fastest_table, written_lines};
+use crate::ceilings::{self, MARGIN, STREAMS, arithmetic_name, burst, written_lines};
 use crate::contest::{self, Budget, Samples, contest};
 use crate::crew::{Crew, with_crew};
 use crate::lab::Lab;
@@ -60,7 +60,7 @@ impl Task {
 
 impl Bench {
     fn new(probe: &Probe, shape: Shape, instances: usize, working_set: WorkingSet, seed: u64) -> Bench {
-        let part = (((probe.work)(&shape).bytes / 64) as usize).max(STREAMS[STREAMS.len() - 1]);
+        let part = ((probe.work)(&shape).bytes / 64).max(STREAMS[STREAMS.len() - 1] as u64) as usize;
         let copies = match working_set {
             WorkingSet::Cache => written_lines(part as u64 / 2 * 64),
             WorkingSet::Memory => Lines::zeroed(0),
@@ -115,7 +115,6 @@ pub(super) fn speeds(combination: &Combination<'_>, config: &Config, lab: &Lab) 
         WorkingSet::Cache => 1,
         WorkingSet::Memory => ceilings::memory_bytes(&lab.machine, threads).div_ceil(work.bytes).max(1) as usize,
     };
-    let peak = fastest_table(probe.arithmetic)?;
     let mut tables = own_tables(probe, lab);
     if work.operations > config.scalar_operations {
         tables.retain(|table| table.isa() != kernels::Isa::Scalar);
@@ -130,11 +129,15 @@ pub(super) fn speeds(combination: &Combination<'_>, config: &Config, lab: &Lab) 
         |bench, command| bench.carry_out(probe.arithmetic, command),
         |crew| {
             let mut tasks: Vec<Task> = tables.iter().map(|table| Task::Variant(table)).collect();
-            tasks.push(fastest_reader(crew, working_set, &config.budget)?);
-            tasks.push(Task::Peak(peak));
+            tasks.push(Task::Peak(Kernels::best()));
+            tasks.extend(STREAMS.map(|streams| Task::Read(Kernels::best(), streams)));
+            if working_set == WorkingSet::Cache {
+                tasks.push(Task::Copy);
+            }
             let samples = measure(crew, &tasks, &config.budget)?;
             let contest = Contest { combination, tasks, samples, walked_bytes: instances as u64 * work.bytes };
-            (0..tables.len()).map(|i| contest.row(i)).collect()
+            let ceilings = contest.ceilings();
+            (0..tables.len()).map(|i| contest.row(i, &ceilings)).collect()
         },
     )
 }
@@ -144,28 +147,10 @@ fn measure(crew: &mut Crew<Command>, tasks: &[Task], budget: &Budget) -> Result<
     for &task in tasks {
         calls.push(contest::repetitions(budget, |calls| crew.time(Command { task, calls }))?);
     }
-    contest(tasks.len(), budget, |i| {
-        Ok(crew.time(Command { task: tasks[i], calls: calls[i] })? / calls[i] as f64)
-    })
+    contest(tasks.len(), budget, |i| Ok(crew.time(Command { task: tasks[i], calls: calls[i] })? / calls[i] as f64))
 }
 
-/// The way of moving as many bytes as a call does that is fastest here.
-fn fastest_reader(crew: &mut Crew<Command>, working_set: WorkingSet, budget: &Budget) -> Result<Task> {
-    let glance = Budget { sample_ms: budget.sample_ms.min(2.0), min_blocks: 5, max_blocks: 5, ..*budget };
-    let mut ways = Vec::new();
-    for table in Kernels::available() {
-        ways.extend(STREAMS.map(|streams| Task::Read(table, streams)));
-    }
-    if working_set == WorkingSet::Cache {
-        ways.push(Task::Copy);
-    }
-    let samples = measure(crew, &ways, &glance)?;
-    let time = |i: &usize| samples.seconds(*i).median;
-    let best = (0..ways.len()).min_by(|a, b| time(a).total_cmp(&time(b)));
-    Ok(best.map_or(Task::Copy, |best| ways[best]))
-}
-
-/// What was measured of a combination: the variants, then the reader, then the peak.
+/// What was measured of a combination: the variants, then the peak, then the ways of moving bytes.
 struct Contest<'a> {
     combination: &'a Combination<'a>,
     tasks: Vec<Task>,
@@ -173,18 +158,43 @@ struct Contest<'a> {
     walked_bytes: u64,
 }
 
+/// Who shows what the machine can do.
+struct Ceilings {
+    /// The contestant that moved bytes fastest.
+    mover: usize,
+    /// Bytes that all threads move in a call of it.
+    moved: f64,
+    /// The contestant that multiplies and adds in registers.
+    peak: usize,
+    /// Operations that all threads do in a round of it.
+    done: f64,
+}
+
 impl Contest<'_> {
-    fn row(&self, variant: usize) -> Result<SpeedRow> {
+    fn ceilings(&self) -> Ceilings {
+        let &Combination { probe, shape, threads, .. } = self.combination;
+        let threads = threads as f64;
+        let part = ((probe.work)(&shape).bytes / 64).max(STREAMS[STREAMS.len() - 1] as u64);
+        let moved = |contestant: usize| match self.tasks[contestant] {
+            Task::Read(..) => threads * (part * 64) as f64,
+            Task::Copy => threads * (part / 2 * 128) as f64,
+            Task::Variant(_) | Task::Peak(_) => 0.0,
+        };
+        let speed = |contestant: &usize| moved(*contestant) / self.samples.seconds(*contestant).median;
+        let mover = (0..self.tasks.len()).max_by(|a, b| speed(a).total_cmp(&speed(b))).unwrap_or(0);
+        let peak = self.tasks.iter().position(|task| matches!(task, Task::Peak(_))).unwrap_or(0);
+        // A round's operations are the same whatever the number of rounds.
+        let done = threads * burst(Kernels::best(), probe.arithmetic, 1024) as f64 / 1024.0;
+        Ceilings { mover, moved: moved(mover), peak, done }
+    }
+
+    fn row(&self, variant: usize, ceilings: &Ceilings) -> Result<SpeedRow> {
         let &Combination { probe, shape, working_set, threads } = self.combination;
+        let &Ceilings { mover, moved, peak, done } = ceilings;
         let Task::Variant(table) = self.tasks[variant] else { bail!("contestant {variant} is not a variant") };
         let work = (probe.work)(&shape);
         let (bytes, operations) = (threads as f64 * work.bytes as f64, threads as f64 * work.operations as f64);
-        let (reader, peak) = (self.tasks.len() - 2, self.tasks.len() - 1);
-        let moved = threads as f64 * self.moved_by(reader, work.bytes);
-        let done = threads as f64 * self.done_by(peak);
-        let least = |time: &dyn Fn(usize) -> f64| {
-            (bytes / moved * time(reader)).max(operations / done * time(peak))
-        };
+        let least = |time: &dyn Fn(usize) -> f64| (bytes / moved * time(mover)).max(operations / done * time(peak));
         let samples = &self.samples;
         let share = samples.derived(|time| least(time) / time(variant));
         let name = format!("{}@{} at {shape} in {}", probe.name, table.isa(), working_set.name());
@@ -197,7 +207,7 @@ impl Contest<'_> {
             );
         }
         let seconds = samples.seconds(variant);
-        let bandwidth = samples.seconds(reader).map(|time| moved / time / 1e9);
+        let bandwidth = samples.seconds(mover).map(|time| moved / time / 1e9);
         let rate = samples.seconds(peak).map(|time| done / time / 1e9);
         let by_bandwidth = bytes / bandwidth.median >= operations / rate.median;
         // Tables stand in rising order, so the contestant before this one is the level below.
@@ -222,7 +232,7 @@ impl Contest<'_> {
             call_us: seconds.map(|time| time * 1e6),
             gb_per_s: seconds.map(|time| bytes / time / 1e9),
             gops: seconds.map(|time| operations / time / 1e9),
-            ceiling_by: self.tasks[reader].told(),
+            ceiling_by: self.tasks[mover].told(),
             ceiling_gb_per_s: bandwidth,
             ceiling_gops: rate,
             bound: if by_bandwidth { "bandwidth" } else { "arithmetic" }.to_string(),
@@ -231,23 +241,6 @@ impl Contest<'_> {
             below: below.and_then(isa_of).map(|isa| isa.name().to_string()),
             speedup_over_below: below.map(|below| samples.speedup(variant, below)),
         })
-    }
-
-    /// Bytes that a call of the reader moves on one thread.
-    fn moved_by(&self, reader: usize, work_bytes: u64) -> f64 {
-        let part = (work_bytes / 64).max(STREAMS[STREAMS.len() - 1] as u64);
-        match self.tasks[reader] {
-            Task::Copy => (part / 2).max(1) as f64 * 128.0,
-            _ => part as f64 * 64.0,
-        }
-    }
-
-    /// Operations of one round of the peak on one thread.
-    fn done_by(&self, peak: usize) -> f64 {
-        match self.tasks[peak] {
-            Task::Peak(kernels) => burst(kernels, self.combination.probe.arithmetic, 1024) as f64 / 1024.0,
-            _ => f64::NAN,
-        }
     }
 }
 

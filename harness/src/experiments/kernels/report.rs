@@ -52,8 +52,8 @@ fn method(config: &Config) -> Vec<String> {
             .to_string(),
         format!(
             "Then all variants of a case are timed as contestants of the same blocks, together with two loops that show \
-             what the machine can do: reading as many bytes as the case moves in the fastest of several ways (1, 8 or 16 \
-             streams, each ISA, or copying), and multiply-adds in registers. A sample lasts about {} ms; blocks are \
+             what the machine can do: moving as many bytes as the case moves (reading in 1, 8 or 16 streams, or copying \
+             within the cache: whichever is fastest), and multiply-adds in registers. A sample lasts about {} ms; blocks are \
              repeated until all intervals are within {} of their medians or {} s are over. In a working set called cache \
              every thread computes one case again and again; in one called memory it walks through cases that together are \
              several times as large as the last-level cache. With more than one thread each computes its own cases, all \
@@ -99,7 +99,11 @@ fn threads(count: usize) -> String {
 /// The rows of the highest ISA that was timed for each case.
 fn highest<'a>(rows: &Rows<'a>) -> Vec<&'a SpeedRow> {
     let level = |row: &SpeedRow| row.isa.parse::<Isa>().ok();
-    rows.speeds.iter().copied().filter(|row| rows.speeds.iter().all(|o| !same_case(o, row) || level(o) <= level(row))).collect()
+    rows.speeds
+        .iter()
+        .copied()
+        .filter(|row| rows.speeds.iter().all(|o| !same_case(o, row) || level(o) <= level(row)))
+        .collect()
 }
 
 fn same_case(a: &SpeedRow, b: &SpeedRow) -> bool {
@@ -167,8 +171,11 @@ fn findings(config: &Config, rows: &Rows<'_>) -> Vec<String> {
         ));
     }
     findings.extend(checked_finding(rows));
-    let gains: Vec<f64> =
-        best.iter().filter(|row| row.threads == 1).filter_map(|r| r.speedup_over_scalar.map(|s| s.median.ln())).collect();
+    let gains: Vec<f64> = best
+        .iter()
+        .filter(|row| row.threads == 1)
+        .filter_map(|r| r.speedup_over_scalar.map(|s| s.median.ln()))
+        .collect();
     if gains.len() > 1 {
         let mean = (gains.iter().sum::<f64>() / gains.len() as f64).exp();
         findings.push(format!(
@@ -191,7 +198,10 @@ fn checked_finding(rows: &Rows<'_>) -> Option<String> {
         let bits = if inexact == 0 {
             "the same bits as scalar everywhere".to_string()
         } else {
-            format!("the bits of scalar, or numbers within the declared tolerance ({inexact} of {} checks)", checks.len())
+            format!(
+                "the bits of scalar, or numbers within the declared tolerance ({inexact} of {} checks)",
+                checks.len()
+            )
         };
         format!(
             "{} of {} compared numbers gave {bits}.",
@@ -307,21 +317,24 @@ fn speedup_figure(rows: &Rows<'_>) -> Option<Figure> {
     let chart = by_case(&one, x, |row| row.speedup_over_scalar.map(|speedup| Point::new(speedup, 0.0)))?;
     Some(Figure {
         name: "speedup".to_string(),
-        caption: "Speed of each ISA's own variant over the scalar specification, one thread, with 95 % intervals where \
+        caption:
+            "Speed of each ISA's own variant over the scalar specification, one thread, with 95 % intervals where \
                   they are wider than the mark."
-            .to_string(),
+                .to_string(),
         chart,
     })
 }
 
 fn share_figure(rows: &Rows<'_>) -> Option<Figure> {
     let x = Axis { label: "share of the ceiling, %".to_string(), scale: Scale::Linear };
-    let chart = by_case(&highest(rows), x, |row| Some(Point::new(row.share_of_ceiling.map(|share| share * 100.0), 0.0)))?;
+    let chart =
+        by_case(&highest(rows), x, |row| Some(Point::new(row.share_of_ceiling.map(|share| share * 100.0), 0.0)))?;
     Some(Figure {
         name: "share".to_string(),
-        caption: "How near the highest ISA's variant of each case comes to what the machine did in the same blocks: the \
+        caption:
+            "How near the highest ISA's variant of each case comes to what the machine did in the same blocks: the \
                   roofline of measured bandwidth and measured arithmetic peak is 100 %."
-            .to_string(),
+                .to_string(),
         chart,
     })
 }
@@ -342,7 +355,8 @@ fn roofline(rows: &Rows<'_>, count: usize) -> Option<Figure> {
         .filter(|row| row.threads == count && row.work_operations > 0 && row.gops.low > 0.0)
         .collect();
     let intensity = |row: &SpeedRow| row.work_operations as f64 / row.work_bytes as f64;
-    let (left, right) = points.iter().map(|row| intensity(row)).fold((f64::MAX, 0.0f64), |(l, r), i| (l.min(i), r.max(i)));
+    let (left, right) =
+        points.iter().map(|row| intensity(row)).fold((f64::MAX, 0.0f64), |(l, r), i| (l.min(i), r.max(i)));
     if points.is_empty() {
         return None;
     }
@@ -369,7 +383,11 @@ fn roofline(rows: &Rows<'_>, count: usize) -> Option<Figure> {
         };
         let from = if bandwidth.is_some() { "memory and " } else { "" };
         let look = Look::Limit(dash);
-        series.push(Series { name: format!("{from}{arithmetic} peak {} GOPS", format::number(peak, 3)), look, points: roof });
+        series.push(Series {
+            name: format!("{from}{arithmetic} peak {} GOPS", format::number(peak, 3)),
+            look,
+            points: roof,
+        });
     }
     for (look, isa) in Isa::ALL.iter().enumerate() {
         for working_set in [WorkingSet::Cache, WorkingSet::Memory] {
@@ -445,7 +463,9 @@ mod tests {
             section.findings[0],
             "One `ternary/i2@avx512` of 2560 × 6912 in cache is 100× [98.0, 102] as fast as scalar."
         );
-        assert!(section.findings[1].contains("80 % [78, 82] on one thread (20.0 GB/s) and 80 % [78, 82] on two threads"));
+        assert!(
+            section.findings[1].contains("80 % [78, 82] on one thread (20.0 GB/s) and 80 % [78, 82] on two threads")
+        );
         let figures: Vec<&str> = section
             .parts
             .iter()
