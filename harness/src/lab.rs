@@ -157,7 +157,7 @@ impl Default for Threads {
 }
 
 impl Threads {
-    /// The numbers in rising order, without those above `most`.
+    /// The numbers in rising order, without those above `most`; `most` itself where none is left.
     pub fn resolve(&self, most: usize) -> Vec<usize> {
         let number = |count: &ThreadCount| match count {
             ThreadCount::Number(number) => *number,
@@ -166,7 +166,7 @@ impl Threads {
         let mut numbers: Vec<usize> = self.0.iter().map(number).filter(|n| (1..=most).contains(n)).collect();
         numbers.sort_unstable();
         numbers.dedup();
-        numbers
+        if numbers.is_empty() { vec![most] } else { numbers }
     }
 
     /// # Errors
@@ -208,6 +208,7 @@ mod tests {
         let two = threads("threads = [\"all\", 1, 2, 64]").unwrap();
         assert_eq!(two.resolve(4), [1, 2, 4]);
         assert_eq!(two.resolve(1), [1]);
+        assert_eq!(threads("threads = [8]").unwrap().resolve(2), [2]);
         assert_eq!(Threads::default().resolve(2), [1, 2]);
         assert!(threads("threads = [0]").unwrap().check().is_err());
         let error = threads("threads = [\"some\"]").unwrap_err();

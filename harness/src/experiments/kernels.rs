@@ -48,6 +48,7 @@ pub struct Case {
     /// Where the data lies.
     pub working_sets: Vec<WorkingSet>,
     /// Numbers of threads, each computing its own case on its own data.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub threads: Option<Threads>,
 }
 
