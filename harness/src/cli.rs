@@ -20,7 +20,15 @@ pub struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// List, fetch and find evaluation texts
+    /// Measure how well a model predicts a text
+    Perplexity(commands::perplexity::Args),
+    /// Measure tokens per second, in the manner of llama-bench
+    Bench(commands::bench::Args),
+    /// Let a model go on from a prompt
+    Generate(commands::generate::Args),
+    /// Write a model's logits and hidden states to a file
+    Logits(commands::logits::Args),
+    /// List, fetch and find evaluation data
     Dataset(commands::dataset::Args),
 }
 
@@ -31,6 +39,10 @@ impl Cli {
     /// What went wrong, as one sentence; [`UserError`] in its chain where the command line itself is at fault.
     pub fn run(self) -> Result<()> {
         match self.command {
+            Command::Perplexity(args) => commands::perplexity::run(args),
+            Command::Bench(args) => commands::bench::run(args),
+            Command::Generate(args) => commands::generate::run(args),
+            Command::Logits(args) => commands::logits::run(args),
             Command::Dataset(args) => commands::dataset::run(args),
         }
     }

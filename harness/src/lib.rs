@@ -4,15 +4,23 @@
 //! else; progress and remarks go to standard error.
 //!
 //! * [`cli`] reads the command line; each subcommand is a file of [`commands`] with its `Args` and its `run`.
-//! * [`root`] finds the repository's folders, [`dataset`] its texts.
+//! * [`root`] finds the repository's folders, [`dataset`] its texts, [`model`] its models; [`compute`] what they run on.
+//! * [`score`] measures how well a model predicts, [`speed`] how fast it runs.
 
 #![deny(clippy::print_stdout)]
 
 pub mod checksum;
 pub mod cli;
 pub mod commands;
+pub mod compute;
 pub mod dataset;
+pub mod machine;
+pub mod model;
 pub mod output;
 pub mod progress;
+pub mod quantity;
 pub mod root;
+pub mod score;
+pub mod speed;
+pub mod stats;
 pub mod table;

@@ -1,3 +1,7 @@
 //! The subcommands: each file has its `Args` (what may be said) and its `run` (what is done).
 
+pub mod bench;
 pub mod dataset;
+pub mod generate;
+pub mod logits;
+pub mod perplexity;
