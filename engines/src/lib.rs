@@ -14,23 +14,25 @@
 //! T tokens, V vocabulary, D model width, E inner width, H heads, K head width, L layers, `R × C` a matrix (rows ×
 //! columns). Products are `[R, T]`, everything else is `[T, ...]`, row-major.
 
-#![allow(unused, reason = "the loaders are being written")]
-
 mod cache;
-
+mod config;
 mod cpu;
 pub mod decode;
 mod error;
-
+mod exchange;
+mod linear;
 mod llama2c;
 mod load;
 mod model;
-
+mod models;
+mod plan;
+mod rope;
 pub mod sample;
 mod shapes;
 mod state;
 mod team;
 mod tokenizer;
+mod weights;
 
 pub use cpu::{CacheFormat, Cpu, Settings};
 pub use error::{Error, Result};

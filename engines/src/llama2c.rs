@@ -1,9 +1,17 @@
 //! The files of llama2.c (github.com/karpathy/llama2.c): a version-0 checkpoint and its vocabulary. Everything is little
 //! endian.
 
+use crate::config::Config;
+use crate::weights::dense::{Dense, Format};
+use crate::weights::map::Map;
+use crate::weights::{Source, TernaryForm};
 use crate::{Error, Result, Token};
+use kernels::activation::Gate;
+use kernels::rope::Pairs;
+use kernels::ternary::TernaryMatrix;
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Reads numbers from the front of a file.
 struct Reader<'a> {
@@ -118,5 +126,149 @@ impl Vocabulary {
         let digits = piece.strip_prefix(b"<0x").and_then(|rest| rest.strip_suffix(b">"));
         let byte = digits.and_then(|d| std::str::from_utf8(d).ok()).and_then(|d| u8::from_str_radix(d, 16).ok());
         byte.map_or_else(|| piece.clone(), |byte| vec![byte])
+    }
+}
+
+/// A version-0 checkpoint: seven i32 (D, E, L, H, key/value heads, V, positions; V negative where the head is not the
+/// embedding), then f32 tensors in a fixed order. Rotary pairs are interleaved, the base is 10000, eps 1e-5.
+#[derive(Debug)]
+pub(crate) struct Checkpoint {
+    path: PathBuf,
+    map: Arc<Map>,
+    config: Config,
+    /// Byte offset and shape of each tensor, by its Hugging Face name.
+    tensors: HashMap<String, (usize, [usize; 2])>,
+}
+
+/// Bytes of the header.
+const HEADER: usize = 28;
+
+impl Checkpoint {
+    pub(crate) fn open(path: &Path) -> Result<Checkpoint> {
+        Checkpoint::new(path.to_path_buf(), Map::open(path)?)
+    }
+
+    fn new(path: PathBuf, map: Arc<Map>) -> Result<Checkpoint> {
+        let (config, tied) = header(&map, &path)?;
+        let wrong = |problem: String| Error::format(path.display(), problem);
+        let (width, inner, layers, vocab) = (config.width, config.inner, config.layers, config.vocab);
+        let (queries, keys) = (config.attention_width(), config.kv_width());
+        let mut layout = vec![("model.embed_tokens.weight", 1, [vocab, width])];
+        for (name, shape) in [
+            ("input_layernorm", [1, width]),
+            ("self_attn.q_proj", [queries, width]),
+            ("self_attn.k_proj", [keys, width]),
+            ("self_attn.v_proj", [keys, width]),
+            ("self_attn.o_proj", [width, queries]),
+            ("post_attention_layernorm", [1, width]),
+            ("mlp.gate_proj", [inner, width]),
+            ("mlp.down_proj", [width, inner]),
+            ("mlp.up_proj", [inner, width]),
+        ] {
+            layout.push((name, layers, shape));
+        }
+        layout.push(("model.norm.weight", 1, [1, width]));
+        // Cosines and sines of the angles, which we compute ourselves.
+        layout.push(("", 1, [config.context, config.head_width]));
+        if !tied {
+            layout.push(("lm_head.weight", 1, [vocab, width]));
+        }
+        // Sizes are below 2^24 each, so only the sum of 128-bit products is safe from overflow.
+        let numbers: u128 = layout.iter().map(|(_, n, [r, c])| *n as u128 * *r as u128 * *c as u128).sum();
+        let expected = HEADER as u128 + 4 * numbers;
+        if map.len() as u128 != expected {
+            return Err(wrong(format!("{} bytes: expected {expected} for the sizes in its header", map.len())));
+        }
+        let mut tensors = HashMap::new();
+        let mut offset = HEADER;
+        for (name, count, [rows, cols]) in layout {
+            for i in 0..count {
+                let top = name.starts_with("model.") || name.starts_with("lm_head");
+                let full = if top { name.to_string() } else { format!("model.layers.{i}.{name}.weight") };
+                tensors.insert(full, (offset, [rows, cols]));
+                offset += 4 * rows * cols;
+            }
+        }
+        Ok(Checkpoint { path, map, config, tensors })
+    }
+
+    pub(crate) fn config(&self) -> &Config {
+        &self.config
+    }
+}
+
+/// The sizes, and whether the head is the embedding.
+fn header(bytes: &[u8], path: &Path) -> Result<(Config, bool)> {
+    let mut reader = Reader { bytes, path };
+    let mut numbers = [0i32; 7];
+    for number in &mut numbers {
+        *number = i32::from_le_bytes(reader.word("the header")?);
+    }
+    let tied = numbers[5] > 0;
+    numbers[5] = numbers[5].checked_abs().unwrap_or(0);
+    if let Some(bad) = numbers.iter().position(|n| !(1..=1 << 24).contains(n)) {
+        let name = ["width", "inner width", "layers", "heads", "key/value heads", "vocabulary", "positions"][bad];
+        let problem = format!("{name} {} in the header: expected 1 to 2^24", numbers[bad]);
+        return Err(Error::format(path.display(), problem));
+    }
+    let [width, inner, layers, heads, kv_heads, vocab, context] = numbers.map(|n| n as usize);
+    if !width.is_multiple_of(heads) {
+        return Err(Error::format(path.display(), format!("width {width} over {heads} heads: expected a multiple")));
+    }
+    let config = Config {
+        architecture: "llama2.c",
+        width,
+        inner,
+        layers,
+        heads,
+        kv_heads,
+        head_width: width / heads,
+        vocab,
+        context,
+        eps: 1e-5,
+        rope_theta: 10_000.0,
+        pairs: Pairs::Interleaved,
+        gate: Gate::SwiGlu,
+        tied,
+        sub_norms: false,
+        attention_bias: false,
+        mlp_bias: false,
+        quantisation: None,
+        bos: Some(1),
+        eos: Some(2),
+    };
+    config.check(&path.display().to_string())?;
+    Ok((config, tied))
+}
+
+impl Source for Checkpoint {
+    fn vector(&self, name: &str, width: usize) -> Result<Vec<f32>> {
+        let dense = self.dense(name, 1, width)?;
+        match dense.not_finite(0..1) {
+            None => Ok(dense.to_f32()),
+            Some((_, at, value)) => Err(Error::tensor(self.place(), name, format!("number {at} is {value}"))),
+        }
+    }
+
+    fn dense(&self, name: &str, rows: usize, cols: usize) -> Result<Dense> {
+        match self.tensors.get(name) {
+            Some((offset, [r, c])) if (*r, *c) == (rows, cols) => {
+                let range = *offset..*offset + 4 * rows * cols;
+                Ok(Dense::mapped(&self.map, range, Format::F32, rows, cols))
+            }
+            _ => Err(Error::tensor(self.place(), name, "missing")),
+        }
+    }
+
+    fn ternary(&self, name: &str, _: usize, _: usize, _: TernaryForm) -> Result<(TernaryMatrix, f64)> {
+        Err(Error::tensor(self.place(), name, "llama2.c has no ternary weights"))
+    }
+
+    fn place(&self) -> String {
+        self.path.display().to_string()
+    }
+
+    fn check_names(&self, _: &dyn Fn(&str) -> bool) -> Result<()> {
+        Ok(())
     }
 }

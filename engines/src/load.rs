@@ -1,7 +1,12 @@
 //! From the name of a model to a model.
 
-use crate::{Error, Model, Result, SHAPES, Settings, Tokenizer};
-use std::path::PathBuf;
+use crate::config::{self, Config};
+use crate::llama2c::Checkpoint;
+use crate::models::transformer;
+use crate::weights::safetensors::Files;
+use crate::weights::synthetic::Synthetic;
+use crate::{Error, Model, NamedShape, Result, SHAPES, Settings, Tokenizer};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// What a model's name means.
@@ -59,14 +64,24 @@ pub struct Loaded {
     pub name: String,
 }
 
-/// Loads a model. `progress` hears how much is done, in bytes, now and then and at the end.
+/// Loads a model. `progress` hears how many of the model's numbers are ready, and of how many: at the beginning, now and
+/// then, and at the end.
 ///
 /// # Errors
 /// Anything wrong with the files, in one sentence; a synthetic shape too large for this machine's memory.
 pub fn load(spec: &Spec, settings: &Settings, progress: &dyn Fn(u64, u64)) -> Result<Loaded> {
-    progress(0, 0);
-    let _ = settings;
-    Err(Error::Spec(format!("{spec:?} cannot be loaded yet")))
+    match spec {
+        Spec::Folder(folder) => load_folder(folder, settings, progress),
+        Spec::File(file) => load_file(file, settings, progress),
+        Spec::Synthetic { shape, seed } => {
+            let found = SHAPES.iter().find(|named| named.name == shape);
+            let named = found.ok_or_else(|| Error::Spec(format!("unknown shape '{shape}'")))?;
+            let config = Config::synthetic(named);
+            check_memory(&format!("synthetic:{shape}"), synthetic_bytes(named))?;
+            let model = transformer::build(config, &Synthetic { seed: *seed }, settings, progress)?;
+            Ok(Loaded { model: Arc::new(model), tokenizer: None, name: format!("synthetic:{shape}:{seed}") })
+        }
+    }
 }
 
 /// Builds a model from the bytes of config.json and of one safetensors file.
@@ -74,6 +89,106 @@ pub fn load(spec: &Spec, settings: &Settings, progress: &dyn Fn(u64, u64)) -> Re
 /// # Errors
 /// As [`load`].
 pub fn load_from_memory(config: &[u8], weights: &[u8], settings: &Settings) -> Result<Arc<dyn Model>> {
-    let _ = settings;
-    Err(Error::Spec(format!("{} bytes of config and {} of weights cannot be loaded yet", config.len(), weights.len())))
+    let config = Config::parse(config, "config.json")?;
+    let files = Files::from_bytes("model.safetensors", weights)?;
+    Ok(Arc::new(transformer::build(config, &files, settings, &|_, _| ())?))
+}
+
+fn load_folder(folder: &Path, settings: &Settings, progress: &dyn Fn(u64, u64)) -> Result<Loaded> {
+    let path = folder.join("config.json");
+    let size = std::fs::metadata(&path).map_err(|e| Error::read(&path, e))?.len();
+    if size > config::MAX_BYTES {
+        let problem = format!("{size} bytes: expected at most {}", config::MAX_BYTES);
+        return Err(Error::format(path.display(), problem));
+    }
+    let bytes = std::fs::read(&path).map_err(|e| Error::read(&path, e))?;
+    let config = Config::parse(&bytes, &path.display().to_string())?;
+    let tokenizer = folder.join("tokenizer.json");
+    let tokenizer = if tokenizer.exists() {
+        let mut tokenizer = Tokenizer::from_file(&tokenizer)?;
+        tokenizer.fill_special(config.bos, config.eos);
+        Some(tokenizer)
+    } else {
+        None
+    };
+    let model = transformer::build(config, &Files::open(folder)?, settings, progress)?;
+    Ok(Loaded { model: Arc::new(model), tokenizer, name: name_of(folder) })
+}
+
+fn load_file(file: &Path, settings: &Settings, progress: &dyn Fn(u64, u64)) -> Result<Loaded> {
+    let checkpoint = Checkpoint::open(file)?;
+    // The names in use: llama2.c's own, and that of its 512-token vocabulary.
+    let vocabularies = ["tokenizer.bin".to_string(), format!("tok{}.bin", checkpoint.config().vocab)];
+    let found = vocabularies.iter().map(|name| file.with_file_name(name)).find(|path| path.exists());
+    let tokenizer = found.map(Tokenizer::from_file).transpose()?;
+    if let Some(tokenizer) = &tokenizer
+        && tokenizer.vocab() != checkpoint.config().vocab
+    {
+        let problem = format!(
+            "the vocabulary beside it has {} pieces: expected {}",
+            tokenizer.vocab(),
+            checkpoint.config().vocab
+        );
+        return Err(Error::format(file.display(), problem));
+    }
+    let model = transformer::build(checkpoint.config().clone(), &checkpoint, settings, progress)?;
+    Ok(Loaded { model: Arc::new(model), tokenizer, name: name_of(file) })
+}
+
+fn name_of(path: &Path) -> String {
+    let full = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
+    full.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned())
+}
+
+/// Bytes that a synthetic model takes: two bits a weight, and bf16 tables.
+fn synthetic_bytes(shape: &NamedShape) -> u64 {
+    let (queries, keys) = (shape.heads * shape.head_width, shape.kv_heads * shape.head_width);
+    let layer = shape.width * (2 * queries + 2 * keys + 3 * shape.inner) / 4;
+    let tables = shape.vocab * shape.width * 2 * if shape.tied { 1 } else { 2 };
+    (shape.layers * layer + tables) as u64
+}
+
+/// Refuses what this machine cannot hold, where it says how much that is.
+fn check_memory(what: &str, needed: u64) -> Result<()> {
+    let Some(available) = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| available(&text)) else {
+        return Ok(());
+    };
+    if needed > available {
+        return Err(Error::Memory { what: what.to_string(), needed, available });
+    }
+    Ok(())
+}
+
+/// The bytes available, from Linux's /proc/meminfo.
+fn available(meminfo: &str) -> Option<u64> {
+    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn specs_are_told_apart_and_mistakes_are_named() {
+        assert!(matches!(Spec::parse("."), Ok(Spec::Folder(_))));
+        assert!(matches!(Spec::parse("Cargo.toml"), Ok(Spec::File(_))));
+        let synthetic = Spec::Synthetic { shape: "bitnet-tiny".to_string(), seed: 7 };
+        assert_eq!(Spec::parse("synthetic:bitnet-tiny:7").unwrap(), synthetic);
+        let says = |text: &str| Spec::parse(text).unwrap_err().to_string();
+        assert!(says("synthetic:bitnet-9b").contains("unknown shape 'bitnet-9b'"));
+        assert!(says("synthetic:bitnet-tiny:x").contains("'x'"));
+        assert!(says("/no/such/model").contains("/no/such/model"));
+    }
+
+    #[test]
+    fn too_large_models_are_refused_with_both_numbers() {
+        assert_eq!(available("MemTotal: 9 kB\nMemAvailable:    1234 kB\n"), Some(1234 * 1024));
+        if std::path::Path::new("/proc/meminfo").exists() {
+            let error = check_memory("a giant", u64::MAX).unwrap_err().to_string();
+            assert!(error.contains(&u64::MAX.to_string()), "{error}");
+        }
+        let bytes = synthetic_bytes(SHAPES.iter().find(|shape| shape.name == "bitnet-2b-4t").unwrap());
+        assert_eq!(bytes, 30 * 2560 * (2 * 2560 + 2 * 640 + 3 * 6912) / 4 + 128_256 * 2560 * 2);
+    }
 }

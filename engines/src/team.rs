@@ -12,7 +12,7 @@
 use crate::{Error, Result};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::*};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// How often a waiting member looks before it parks: some tens of microseconds.
 const SPINS: usize = 1000;
@@ -99,8 +99,20 @@ fn message(panic: &(dyn std::any::Any + Send)) -> String {
     text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "unknown panic".to_string())
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+/// Locks, whether or not a thread panicked with the lock in its hands: the region it belonged to has failed then, and what it
+/// wrote is never looked at.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// As [`lock`], for reading.
+pub(crate) fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
+    lock.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// As [`lock`], for writing.
+pub(crate) fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
+    lock.write().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// One thread inside a region.
@@ -113,11 +125,6 @@ impl Member<'_> {
     /// 0 for the calling thread, then 1, 2, ...
     pub(crate) fn index(&self) -> usize {
         self.index
-    }
-
-    /// Members of the team.
-    pub(crate) fn team(&self) -> usize {
-        self.barrier.members
     }
 
     /// Shares `items` among the members: each index goes to one of them, in ascending order of claiming. Returns when
@@ -233,7 +240,6 @@ mod tests {
             let cells: Vec<AtomicUsize> = (0..100).map(|_| AtomicUsize::new(0)).collect();
             let sizes = [0, 1, 7, 100];
             let all = team.run(|member| {
-                assert_eq!(member.team(), threads);
                 for phase in 0..50 {
                     member.phase(sizes[phase % 4], |i| {
                         cells[i].fetch_add(1, Relaxed);

@@ -15,6 +15,8 @@
 
 pub mod activation;
 pub mod attention;
+#[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "scalar code computes one product at a time"))]
+mod blocking;
 pub mod ceiling;
 pub mod dense;
 mod element;
@@ -35,6 +37,8 @@ mod table;
 pub mod ternary;
 pub mod top_k;
 pub mod transpose;
+#[cfg(target_arch = "x86_64")]
+mod widen;
 
 pub use element::{CacheElement, Element};
 pub use isa::{ENVIRONMENT as ISA_ENVIRONMENT, Isa, IsaError};

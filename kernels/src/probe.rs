@@ -82,6 +82,10 @@ pub trait Op {
     type Case;
     /// Sizes below, at and above every block boundary, then those of real models.
     fn shapes() -> Vec<Shape>;
+    /// The sizes of real models, which benchmarks time: by default the shapes that move at least 8 KiB.
+    fn model_shapes() -> Vec<Shape> {
+        Self::shapes().into_iter().filter(|shape| Self::work(shape).bytes >= 8 << 10).collect()
+    }
     /// The nearest shape that the op can compute: maps any three small numbers to a valid case.
     fn admit(shape: Shape) -> Shape {
         shape
@@ -117,6 +121,8 @@ pub struct Probe {
     pub arithmetic: Arithmetic,
     /// See [`Op::shapes`].
     pub shapes: fn() -> Vec<Shape>,
+    /// See [`Op::model_shapes`].
+    pub model_shapes: fn() -> Vec<Shape>,
     /// See [`Op::admit`].
     pub admit: fn(Shape) -> Shape,
     /// A case of a shape from a seed.
@@ -155,6 +161,7 @@ where
         tolerance: O::TOLERANCE,
         arithmetic: O::ARITHMETIC,
         shapes: O::shapes,
+        model_shapes: O::model_shapes,
         admit: O::admit,
         case: |shape, seed| Box::new(Erased::<O>(O::case(shape, &mut Rng::new(seed)))),
         work: O::work,
@@ -184,6 +191,15 @@ impl Probe {
 pub const OPS: &[Probe] = &[
     // One op a line: family by family.
     probe::<crate::ternary::i2::TernaryI2>(),
+    probe::<crate::quantise::Quantise>(),
+    probe::<crate::dense::Dense<f32>>(),
+    probe::<crate::dense::Dense<half::bf16>>(),
+    probe::<crate::dense::Dense<half::f16>>(),
+    probe::<crate::embedding::Embedding<f32>>(),
+    probe::<crate::embedding::Embedding<half::bf16>>(),
+    probe::<crate::embedding::Embedding<half::f16>>(),
+    probe::<crate::transpose::Transpose>(),
+    probe::<crate::ceiling::read::Read>(),
     probe::<crate::norm::rms::RmsNorm>(),
     probe::<crate::norm::layer::LayerNorm>(),
     probe::<crate::attention::Attention<f32>>(),

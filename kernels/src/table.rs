@@ -78,6 +78,8 @@ static AVX2: Kernels = AVX2_COLUMN;
 #[cfg(target_arch = "x86_64")]
 const AVX2_COLUMN: Kernels = Kernels {
     isa: Isa::Avx2,
+    ternary_i2: ternary::i2::avx2::matmul,
+    quantise: quantise::avx2::quantise,
     rms_norm: norm::rms::avx2::rms_norm,
     layer_norm: norm::layer::avx2::layer_norm,
     attention_f32: attention::avx2::attention,
@@ -91,8 +93,17 @@ const AVX2_COLUMN: Kernels = Kernels {
     sigmoid: activation::avx2::sigmoid,
     swiglu: activation::avx2::swiglu,
     squared_relu_glu: activation::avx2::squared_relu_glu,
+    dense_f32: dense::avx2::matmul,
+    dense_bf16: dense::avx2::matmul,
+    dense_f16: dense::avx2::matmul,
+    embedding_bf16: embedding::avx2::gather,
+    embedding_f16: embedding::avx2::gather,
     softmax: softmax::avx2::softmax,
     top_k: top_k::avx2::top_k,
+    transpose: transpose::avx2::transpose,
+    read: ceiling::read::avx2::read,
+    int8_peak: ceiling::peak::avx2::int8,
+    f32_peak: ceiling::peak::avx2::f32,
     ..SCALAR_COLUMN
 };
 
@@ -100,6 +111,7 @@ const AVX2_COLUMN: Kernels = Kernels {
 static AVX512: Kernels = Kernels {
     isa: Isa::Avx512,
     ternary_i2: ternary::i2::avx512::matmul,
+    quantise: quantise::avx512::quantise,
     rms_norm: norm::rms::avx512::rms_norm,
     layer_norm: norm::layer::avx512::layer_norm,
     attention_f32: attention::avx512::attention,
@@ -113,9 +125,15 @@ static AVX512: Kernels = Kernels {
     sigmoid: activation::avx512::sigmoid,
     swiglu: activation::avx512::swiglu,
     squared_relu_glu: activation::avx512::squared_relu_glu,
+    dense_f32: dense::avx512::matmul,
+    dense_bf16: dense::avx512::matmul,
+    dense_f16: dense::avx512::matmul,
     softmax: softmax::avx512::softmax,
     top_k: top_k::avx512::top_k,
     transpose: transpose::avx512::transpose,
+    read: ceiling::read::avx512::read,
+    int8_peak: ceiling::peak::avx512::int8,
+    f32_peak: ceiling::peak::avx512::f32,
     ..AVX2_COLUMN
 };
 

@@ -6,10 +6,15 @@ use crate::CacheElement;
 use crate::lanes::LANES;
 use crate::lanes::x86::{Widen, fold4_avx2, tail_mask8};
 use crate::softmax::avx2::softmax;
+use crate::streams::prefetch;
 use std::arch::x86_64::*;
 
 /// Rows of values that stay in the first-level cache while every column tile reads them.
 const BLOCK_BYTES: usize = 16 << 10;
+/// Rows of keys that are read side by side.
+const STREAMS: usize = 4;
+/// How far ahead of its reader a stream of keys is asked for.
+const AHEAD_BYTES: usize = 2048;
 
 /// Calls a tile with as many queries as are left, one, two or four; four may repeat the last.
 macro_rules! by_queries {
@@ -46,17 +51,21 @@ pub(crate) fn attention<E: CacheElement + Widen>(heads: Heads<'_, E>, scores: &m
     }
 }
 
-/// The up to sixteen numbers that a row has left, zeros behind them.
+/// The fewer than sixteen numbers that a row has left, zeros behind them.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
 fn padded<E: Widen>(rest: &[E]) -> [__m256; 2] {
-    let mut numbers = [E::default(); LANES];
-    numbers[..rest.len()].copy_from_slice(rest);
-    // SAFETY: the array holds sixteen numbers.
-    unsafe { [E::widen8(numbers.as_ptr()), E::widen8(numbers.as_ptr().add(8))] }
+    // SAFETY: eight numbers are read where there are eight, and the others where there are so many.
+    unsafe {
+        match rest.len() {
+            len @ 0..8 => [E::widen_few(rest.as_ptr(), len), _mm256_setzero_ps()],
+            8 => [E::widen8(rest.as_ptr()), _mm256_setzero_ps()],
+            len => [E::widen8(rest.as_ptr()), E::widen_few(rest.as_ptr().add(8), len - 8)],
+        }
+    }
 }
 
-/// Dot products of up to G queries `[G, K]` with all keys, R keys side by side; G · R = 4.
+/// Dot products of up to G queries `[G, K]` with all keys, R keys at a time; G · R = 4.
 #[target_feature(enable = "avx2,fma")]
 fn dots<E: Widen, const G: usize, const R: usize>(
     queries: &[f32],
@@ -73,39 +82,48 @@ fn dots<E: Widen, const G: usize, const R: usize>(
     // A query or key too many is the last one again; its products are not stored.
     let query: [&[f32]; G] = std::array::from_fn(|g| &queries[g.min(count - 1) * width..][..width]);
     let last: [[__m256; 2]; G] = std::array::from_fn(|g| padded(&query[g][whole..]));
-    for first in (0..cached).step_by(R) {
-        let key: [&[E]; R] = std::array::from_fn(|r| &keys[(first + r).min(cached - 1) * width..][..width]);
-        let mut lanes = [[_mm256_setzero_ps(); 4]; 2];
-        for i in (0..whole).step_by(LANES) {
-            for half in 0..2 {
-                // SAFETY: each row has `width` numbers, and i + 16 <= width.
-                let k: [__m256; R] = std::array::from_fn(|r| unsafe { E::widen8(key[r].as_ptr().add(i + 8 * half)) });
-                for g in 0..G {
-                    // SAFETY: as above.
-                    let q = unsafe { _mm256_loadu_ps(query[g].as_ptr().add(i + 8 * half)) };
-                    for r in 0..R {
-                        lanes[half][g * R + r] = _mm256_fmadd_ps(q, k[r], lanes[half][g * R + r]);
+    for round in 0..cached.div_ceil(STREAMS) {
+        // Streams of rows side by side. In the last round a stream that is one shorter takes its successor's first row a
+        // second time; the last stream is never shorter.
+        let rows: [usize; STREAMS] = std::array::from_fn(|r| r * cached / STREAMS + round);
+        for row in rows.as_chunks::<R>().0 {
+            let key = row.map(|row| &keys[row * width..][..width]);
+            for key in key {
+                for line in 0..(width * size_of::<E>()).div_ceil(64) {
+                    prefetch(key.as_ptr(), AHEAD_BYTES + 64 * line);
+                }
+            }
+            let mut lanes = [[_mm256_setzero_ps(); 4]; 2];
+            for i in (0..whole).step_by(LANES) {
+                for half in 0..2 {
+                    // SAFETY: each row has `width` numbers, and i + 16 <= width.
+                    let k = key.map(|key| unsafe { E::widen8(key.as_ptr().add(i + 8 * half)) });
+                    for g in 0..G {
+                        // SAFETY: as above.
+                        let q = unsafe { _mm256_loadu_ps(query[g].as_ptr().add(i + 8 * half)) };
+                        for r in 0..R {
+                            lanes[half][g * R + r] = _mm256_fmadd_ps(q, k[r], lanes[half][g * R + r]);
+                        }
                     }
                 }
             }
-        }
-        if rest > 0 {
-            for r in 0..R {
-                let k = padded(&key[r][whole..]);
-                for g in 0..G {
-                    for half in 0..2 {
-                        let lane = &mut lanes[half][g * R + r];
-                        let sum = _mm256_fmadd_ps(last[g][half], k[half], *lane);
-                        *lane = _mm256_blendv_ps(*lane, sum, _mm256_castsi256_ps(mask[half]));
+            if rest > 0 {
+                for r in 0..R {
+                    let k = padded(&key[r][whole..]);
+                    for g in 0..G {
+                        for half in 0..2 {
+                            let lane = &mut lanes[half][g * R + r];
+                            let sum = _mm256_fmadd_ps(last[g][half], k[half], *lane);
+                            *lane = _mm256_blendv_ps(*lane, sum, _mm256_castsi256_ps(mask[half]));
+                        }
                     }
                 }
             }
-        }
-        let sums = fold4_avx2(lanes[0], lanes[1]);
-        let rows = R.min(cached - first);
-        for (scores, sums) in scores.chunks_exact_mut(cached).zip(sums.chunks_exact(R)) {
-            for (score, sum) in scores[first..first + rows].iter_mut().zip(sums) {
-                *score = sum * scale;
+            let sums = fold4_avx2(lanes[0], lanes[1]);
+            for (scores, sums) in scores.chunks_exact_mut(cached).zip(sums.chunks_exact(R)) {
+                for (row, sum) in row.iter().zip(sums) {
+                    scores[*row] = sum * scale;
+                }
             }
         }
     }
@@ -147,6 +165,8 @@ fn tile<E: Widen, const G: usize, const C: usize>(
 ) {
     let cached = values.len() / width;
     let count = out.len() / width;
+    // The same columns of the next block.
+    let ahead = block.len() * width * size_of::<E>();
     assert!(block.end <= cached && scores.len() == count * cached && column + C * LANES <= width);
     // A row too many is the last one again: it is computed and stored twice, with the same result.
     let row: [usize; G] = std::array::from_fn(|g| g.min(count - 1));
@@ -163,6 +183,11 @@ fn tile<E: Widen, const G: usize, const C: usize>(
     }
     for i in block {
         let at = values[i * width..][..width].as_ptr();
+        if (column * size_of::<E>()).is_multiple_of(64) {
+            for line in 0..(C * LANES * size_of::<E>()).div_ceil(64) {
+                prefetch(at.wrapping_add(column), ahead + 64 * line);
+            }
+        }
         let mut p = [_mm256_setzero_ps(); G];
         for g in 0..G {
             // SAFETY: the pointer begins a row of `cached` numbers, and i < cached.

@@ -5,10 +5,16 @@ use crate::CacheElement;
 use crate::lanes::LANES;
 use crate::lanes::x86::{Widen, fold16_avx512, tail_mask};
 use crate::softmax::avx512::softmax;
+use crate::streams::prefetch;
 use std::arch::x86_64::*;
 
 /// Rows of values that stay in the first-level cache while every column tile reads them.
 const BLOCK_BYTES: usize = 16 << 10;
+/// Runs of keys that are read side by side: more would fall into the same sets of the first-level cache when the number
+/// of positions is a power of two.
+const STREAMS: usize = 4;
+/// How far ahead of its reader a stream of keys is asked for.
+const AHEAD_BYTES: usize = 2048;
 
 /// Calls a tile with as many queries as are left, one, two or four; four may repeat the last.
 macro_rules! by_queries {
@@ -60,8 +66,17 @@ fn dots<E: Widen, const G: usize, const R: usize>(
     let (whole, mask) = (width / LANES * LANES, tail_mask(width % LANES));
     // A query or key too many is the last one again; its products are not stored.
     let query: [*const f32; G] = std::array::from_fn(|g| queries[g.min(count - 1) * width..][..width].as_ptr());
-    for first in (0..cached).step_by(R) {
-        let key: [*const E; R] = std::array::from_fn(|r| keys[(first + r).min(cached - 1) * width..][..width].as_ptr());
+    let run = R / STREAMS;
+    for first in (0..cached.div_ceil(STREAMS)).step_by(run) {
+        // Streams of rows side by side, a short run of rows from each. In the last round a stream that has fewer left
+        // takes its successor's first rows a second time, the last stream the last row.
+        let row: [usize; R] = std::array::from_fn(|r| (r / run * cached / STREAMS + first + r % run).min(cached - 1));
+        let key: [*const E; R] = row.map(|row| keys[row * width..][..width].as_ptr());
+        for key in key {
+            for line in 0..(width * size_of::<E>()).div_ceil(64) {
+                prefetch(key, AHEAD_BYTES + 64 * line);
+            }
+        }
         let mut lanes = [_mm512_setzero_ps(); LANES];
         for i in (0..whole).step_by(LANES) {
             // SAFETY: each pointer begins a row of `width` numbers, and i + 16 <= width.
@@ -95,9 +110,10 @@ fn dots<E: Widen, const G: usize, const R: usize>(
         let folded = _mm512_mul_ps(fold16_avx512(lanes), _mm512_set1_ps(scale));
         // SAFETY: the array holds sixteen floats; the store needs no alignment.
         unsafe { _mm512_storeu_ps(sums.as_mut_ptr(), folded) };
-        let rows = R.min(cached - first);
         for (scores, sums) in scores.chunks_exact_mut(cached).zip(sums.chunks_exact(R)) {
-            scores[first..first + rows].copy_from_slice(&sums[..rows]);
+            for (row, sum) in row.iter().zip(sums) {
+                scores[*row] = *sum;
+            }
         }
     }
 }
@@ -135,6 +151,8 @@ fn tile<E: Widen, const G: usize, const C: usize, const WHOLE: bool>(
 ) {
     let cached = values.len() / width;
     let count = out.len() / width;
+    // The same columns of the next block.
+    let ahead = block.len() * width * size_of::<E>();
     assert!(block.end <= cached && scores.len() == count * cached && (!WHOLE || column + C * LANES <= width));
     let mask: [__mmask16; C] = std::array::from_fn(|c| {
         let left = width.saturating_sub(column + c * LANES);
@@ -154,6 +172,9 @@ fn tile<E: Widen, const G: usize, const C: usize, const WHOLE: bool>(
     }
     for i in block {
         let at = values[i * width..][..width].as_ptr().wrapping_add(column);
+        for line in 0..(C * LANES * size_of::<E>()).div_ceil(64) {
+            prefetch(at, ahead + 64 * line);
+        }
         let v: [__m512; C] = std::array::from_fn(|c| {
             // SAFETY: the columns lie in row i: all of them where the tile is whole, else those of the mask.
             unsafe {

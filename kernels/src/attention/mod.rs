@@ -13,9 +13,10 @@
 //!
 //! **Source** Vaswani et al. (arXiv 1706.03762), eq. 1; grouped queries: Ainslie et al. (arXiv 2305.13245).
 //!
-//! **Variants** AVX2 and AVX-512. Up to four queries read (and widen) each row once. Sixteen dot products (AVX2: four) run
-//! side by side and are folded together, the additions of neighbours sharing registers. The
-//! weighted sum keeps a tile of the output in registers while it walks a block of rows that fits the first-level cache.
+//! **Variants** AVX2 and AVX-512. Up to four queries read (and widen) each row once. Keys are read in four streams, and
+//! sixteen dot products (AVX2: four) run side by side and are folded together, the additions of neighbours sharing
+//! registers. The weighted sum keeps a tile of the output in registers while it walks a block of rows that fits the
+//! first-level cache, and asks for the next block meanwhile.
 //!
 //! **Not done** one-pass (online) softmax: it would make the bits depend on the block size.
 

@@ -214,6 +214,12 @@ pub(crate) trait Widen: crate::Element {
     /// The CPU has AVX2, and eight numbers can be read there.
     unsafe fn widen8(at: *const Self) -> __m256;
 
+    /// Fewer than eight numbers, zeros behind them.
+    ///
+    /// # Safety
+    /// The CPU has AVX2, and `len` numbers can be read there.
+    unsafe fn widen_few(at: *const Self, len: usize) -> __m256;
+
     /// Sixteen numbers.
     ///
     /// # Safety
@@ -233,6 +239,13 @@ impl Widen for f32 {
     unsafe fn widen8(at: *const f32) -> __m256 {
         // SAFETY: as the caller promises.
         unsafe { _mm256_loadu_ps(at) }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma")]
+    unsafe fn widen_few(at: *const f32, len: usize) -> __m256 {
+        // SAFETY: as the caller promises; lanes outside the mask are not read.
+        unsafe { _mm256_maskload_ps(at, tail_mask8(len)) }
     }
 
     #[inline]
@@ -257,6 +270,17 @@ impl Widen for bf16 {
         // SAFETY: as the caller promises.
         let halves = unsafe { _mm_loadu_si128(at.cast()) };
         _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(halves)))
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma")]
+    unsafe fn widen_few(at: *const bf16, len: usize) -> __m256 {
+        let mut numbers = [bf16::ZERO; 8];
+        // SAFETY: as the caller promises, and the array holds eight numbers.
+        unsafe {
+            numbers[..len].copy_from_slice(std::slice::from_raw_parts(at, len));
+            bf16::widen8(numbers.as_ptr())
+        }
     }
 
     #[inline]

@@ -5,3 +5,6 @@ pub(crate) mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx512;
 pub(crate) mod scalar;
+
+#[cfg(test)]
+mod tests;

@@ -15,8 +15,13 @@
 //!
 //! **Source** BitNet b1.58 (arXiv 2402.17764); Hugging Face `ActQuant`.
 
-use crate::Kernels;
+use crate::probe::{Op, Shape, Work};
+use crate::{Kernels, Rng};
 
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx2;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx512;
 pub(crate) mod scalar;
 
 /// The smallest absolute maximum that is divided by, so that a zero token stays zero.
@@ -49,5 +54,75 @@ impl Kernels {
         assert!(x.len() < 1 << 24, "{} codes could overflow a 32-bit sum", x.len());
         // SAFETY: this table exists only if the CPU has the variant's features.
         unsafe { (self.quantise)(x, codes) }
+    }
+}
+
+/// The op, for [`OPS`](crate::probe::OPS). A shape is 1 × C × T.
+pub(crate) struct Quantise;
+
+/// Tokens and the places for their codes, scales and sums.
+pub(crate) struct Case {
+    width: usize,
+    tokens: Vec<Vec<f32>>,
+    codes: Vec<i8>,
+    quantised: Vec<Quantised>,
+}
+
+impl Op for Quantise {
+    const NAME: &'static str = "quantise";
+    type Case = Case;
+
+    fn shapes() -> Vec<Shape> {
+        // Eight kinds of token (see `case`), so that each width meets several of them.
+        let widths = [0, 1, 2, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 256, 1000];
+        let models = [Shape::new(1, 2560, 1), Shape::new(1, 6912, 1), Shape::new(1, 2560, 16)];
+        widths.into_iter().map(|c| Shape::new(1, c, 8)).chain(models).collect()
+    }
+
+    fn case(shape: &Shape, rng: &mut Rng) -> Case {
+        let token = |_| {
+            // Ordinary tokens, tokens of zeros, tokens below EPSILON, tokens full of ties, tokens with a NaN.
+            let kind = rng.below(8);
+            let mut x: Vec<f32> = (0..shape.c)
+                .map(|_| match kind {
+                    0 => 0.0,
+                    1 => rng.normal() * 1e-8,
+                    2 | 3 => (rng.below(509) as f32 - 254.0) / 2.0,
+                    _ => rng.normal(),
+                })
+                .collect();
+            if shape.c > 0 && (2..=4).contains(&kind) {
+                x[rng.below(shape.c)] = if kind == 4 { f32::NAN } else { -127.0 };
+            }
+            x
+        };
+        let stride = shape.c.next_multiple_of(64);
+        Case {
+            width: stride,
+            tokens: (0..shape.t).map(token).collect(),
+            codes: vec![0x55; stride * shape.t],
+            quantised: vec![Quantised { scale: f32::NAN, sum: i32::MIN }; shape.t],
+        }
+    }
+
+    fn run(kernels: &Kernels, case: &mut Case) {
+        for (t, (x, quantised)) in case.tokens.iter().zip(&mut case.quantised).enumerate() {
+            *quantised = kernels.quantise(x, &mut case.codes[t * case.width..][..case.width]);
+        }
+    }
+
+    fn output(case: &Case) -> Vec<f32> {
+        // A sum in halves, which are exact in `f32`.
+        let numbers = |q: &Quantised| [q.scale, (q.sum >> 16) as f32, (q.sum & 0xFFFF) as f32];
+        case.codes.iter().map(|code| f32::from(*code)).chain(case.quantised.iter().flat_map(numbers)).collect()
+    }
+
+    fn work(shape: &Shape) -> Work {
+        let (c, t) = (shape.c as u64, shape.t as u64);
+        Work { bytes: 5 * c * t, operations: 4 * c * t }
+    }
+
+    fn variant(kernels: &Kernels) -> usize {
+        kernels.quantise as usize
     }
 }

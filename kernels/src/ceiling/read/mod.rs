@@ -8,8 +8,13 @@
 //!
 //! **Cost** 64·n bytes read.
 
-use crate::{Kernels, Line};
+use crate::probe::{Op, Shape, Work};
+use crate::{Kernels, Line, Lines, Rng};
 
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx2;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx512;
 pub(crate) mod scalar;
 
 /// lines, streams (at least 1).
@@ -25,5 +30,60 @@ impl Kernels {
         assert!((1..=16).contains(&streams), "{streams} streams: expected 1 to 16");
         // SAFETY: this table exists only if the CPU has the variant's features.
         unsafe { (self.read)(lines, streams) }
+    }
+}
+
+/// The op, for [`OPS`](crate::probe::OPS). A shape is 1 × lines × streams.
+pub(crate) struct Read;
+
+/// Memory to read and the sum that came of it.
+pub(crate) struct Case {
+    lines: Lines,
+    streams: usize,
+    sum: Option<u64>,
+}
+
+impl Op for Read {
+    const NAME: &'static str = "ceiling/read";
+    type Case = Case;
+
+    fn shapes() -> Vec<Shape> {
+        let counts = [0, 1, 2, 3, 4, 5, 31, 63, 64, 65, 257];
+        counts.into_iter().flat_map(|n| [1, 2, 3, 4, 7, 8, 12, 16].map(|streams| Shape::new(1, n, streams))).collect()
+    }
+
+    fn model_shapes() -> Vec<Shape> {
+        // 16 KiB, 1 MiB and 128 MiB: first-level cache, second-level cache, memory.
+        let counts = [1 << 8, 1 << 14, 1 << 21];
+        counts.into_iter().flat_map(|n| [1, 8, 16].map(|streams| Shape::new(1, n, streams))).collect()
+    }
+
+    fn admit(shape: Shape) -> Shape {
+        Shape::new(1, shape.c, shape.t.clamp(1, 16))
+    }
+
+    fn case(shape: &Shape, rng: &mut Rng) -> Case {
+        let mut lines = Lines::zeroed(shape.c);
+        for bytes in lines.bytes_mut().chunks_exact_mut(8) {
+            bytes.copy_from_slice(&rng.next_u64().to_le_bytes());
+        }
+        Case { lines, streams: shape.t, sum: None }
+    }
+
+    fn run(kernels: &Kernels, case: &mut Case) {
+        case.sum = Some(kernels.read(&case.lines, case.streams));
+    }
+
+    fn output(case: &Case) -> Vec<f32> {
+        // In quarters, which are exact in `f32`.
+        case.sum.map_or(Vec::new(), |sum| (0..4).map(|i| (sum >> (16 * i) & 0xFFFF) as f32).collect())
+    }
+
+    fn work(shape: &Shape) -> Work {
+        Work { bytes: 64 * shape.c as u64, operations: 8 * shape.c as u64 }
+    }
+
+    fn variant(kernels: &Kernels) -> usize {
+        kernels.read as usize
     }
 }

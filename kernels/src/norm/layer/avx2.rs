@@ -1,5 +1,6 @@
 //! Eight lanes twice.
 
+use super::scalar::overflowing;
 use crate::lanes::x86::{array, load8};
 use crate::lanes::{LANES, fold};
 use std::arch::x86_64::*;
@@ -30,7 +31,11 @@ pub(crate) fn layer_norm(x: &[f32], gain: &[f32], bias: &[f32], eps: f32, out: &
     for (lane, x) in lanes.iter_mut().zip(tail) {
         *lane = (x - mean).mul_add(x - mean, *lane);
     }
-    let scale = 1.0 / (fold(lanes) / width + eps).sqrt();
+    let squares = fold(lanes);
+    if !squares.is_finite() {
+        return overflowing(x, gain, bias, eps, out);
+    }
+    let scale = 1.0 / (squares / width + eps).sqrt();
     // Compiled with AVX2, this loop becomes eight-wide products; there is nothing to reorder.
     for (((out, x), gain), bias) in out.iter_mut().zip(x).zip(gain).zip(bias) {
         *out = ((x - mean) * scale).mul_add(*gain, *bias);

@@ -1,5 +1,6 @@
 //! Sixteen lanes in one register.
 
+use super::scalar::overflowing;
 use crate::lanes::LANES;
 use crate::lanes::x86::{fold_avx512, load_tail, load16, tail_mask};
 use std::arch::x86_64::*;
@@ -23,6 +24,9 @@ pub(crate) fn layer_norm(x: &[f32], gain: &[f32], bias: &[f32], eps: f32, out: &
     }
     let d = _mm512_sub_ps(last, means);
     let squares = fold_avx512(_mm512_mask3_fmadd_ps(d, d, lanes, mask));
+    if !squares.is_finite() {
+        return overflowing(x, gain, bias, eps, out);
+    }
     let scale = 1.0 / (squares / width + eps).sqrt();
     // Compiled with AVX-512, this loop becomes wide products; there is nothing to reorder.
     for (((out, x), gain), bias) in out.iter_mut().zip(x).zip(gain).zip(bias) {

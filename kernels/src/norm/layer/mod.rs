@@ -5,8 +5,8 @@
 //!
 //! **Shapes** x `[T, D]`, gain and bias `[D]`, out `[T, D]`.
 //!
-//! **Numbers** f32, two passes: no cancellation in the variance. The sum of squares overflows to infinity only where
-//! |x - m| nears 1.8e19, and then gives the bias alone; sums of x beyond 3.4e38 give NaN.
+//! **Numbers** f32, two passes: no cancellation in the variance. Where a sum overflows (|x - m| near 1.8e19) the row is
+//! computed again from x · 2^-80, so every finite row has a finite result.
 //!
 //! **Exactness** the same bits everywhere: both sums keep the sixteen-lane rule (the first adds, the second
 //! multiply-adds), square root and division are IEEE.

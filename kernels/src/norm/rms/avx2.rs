@@ -1,5 +1,6 @@
 //! Eight lanes twice.
 
+use super::scalar::overflowing;
 use crate::lanes::{LANES, fold, x86::load8};
 use std::arch::x86_64::*;
 
@@ -17,7 +18,11 @@ pub(crate) fn rms_norm(x: &[f32], gain: &[f32], eps: f32, out: &mut [f32]) {
     for (lane, x) in lanes.iter_mut().zip(tail) {
         *lane = x.mul_add(*x, *lane);
     }
-    let scale = 1.0 / (fold(lanes) / x.len() as f32 + eps).sqrt();
+    let squares = fold(lanes);
+    if squares == f32::INFINITY {
+        return overflowing(x, gain, eps, out);
+    }
+    let scale = 1.0 / (squares / x.len() as f32 + eps).sqrt();
     // Compiled with AVX2, this loop becomes eight-wide products; there is nothing to reorder.
     for ((out, x), gain) in out.iter_mut().zip(x).zip(gain) {
         *out = (x * scale) * gain;

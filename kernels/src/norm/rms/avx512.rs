@@ -1,5 +1,6 @@
 //! Sixteen lanes in one register.
 
+use super::scalar::overflowing;
 use crate::lanes::x86::{fold_avx512, load16, tail_mask};
 use std::arch::x86_64::*;
 
@@ -18,7 +19,11 @@ pub(crate) fn rms_norm(x: &[f32], gain: &[f32], eps: f32, out: &mut [f32]) {
         let x = unsafe { _mm512_maskz_loadu_ps(mask, tail.as_ptr()) };
         lanes = _mm512_mask3_fmadd_ps(x, x, lanes, mask);
     }
-    let scale = 1.0 / (fold_avx512(lanes) / x.len() as f32 + eps).sqrt();
+    let squares = fold_avx512(lanes);
+    if squares == f32::INFINITY {
+        return overflowing(x, gain, eps, out);
+    }
+    let scale = 1.0 / (squares / x.len() as f32 + eps).sqrt();
     // Compiled with AVX-512, this loop becomes wide products; there is nothing to reorder.
     for ((out, x), gain) in out.iter_mut().zip(x).zip(gain) {
         *out = (x * scale) * gain;

@@ -4,7 +4,8 @@
 //!
 //! **Shapes** x `[T, D]`, gain `[D]`, out `[T, D]`.
 //!
-//! **Numbers** f32; the sum of squares overflows to infinity only where |x| nears 1.8e19, and then gives zeros.
+//! **Numbers** f32; where the sum of squares overflows (|x| near 1.8e19) the row is computed again from x · 2^-80, so every
+//! finite row has a finite result.
 //!
 //! **Exactness** the same bits everywhere: the sum keeps the sixteen-lane rule, square root and division are IEEE.
 //!

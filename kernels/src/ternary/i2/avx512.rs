@@ -9,129 +9,97 @@
 //! accumulators); for fewer tokens more tiles do. Tokens are taken in runs whose codes stay in the second-level cache.
 
 use super::{Activations, Weights};
+use crate::blocking::{Product, cached_runs, walk};
 use crate::streams::{leftovers, prefetch, rounds};
 use crate::ternary::TILE_ROWS;
 use crate::transpose::avx512::{first, square16};
 use std::arch::x86_64::*;
 use std::array;
+use std::hint::black_box;
 use std::ops::Range;
 
 /// Bytes between a load and the prefetch of its stream.
 const AHEAD: usize = 1792;
-/// Most tokens that share an unpacked line.
-const TOKENS: usize = 12;
-/// Bytes of codes that stay in the second-level cache while all rows pass.
-const CACHED_CODES: usize = 512 << 10;
 
 #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,avx512vnni,avx512vbmi,avx2,fma")]
 pub(crate) fn matmul(weights: Weights<'_>, x: Activations<'_>, out: &mut [f32]) {
-    let tokens = x.scales.len();
-    if tokens == 1 {
+    if x.scales.len() == 1 {
         return matvec(weights, x, out);
     }
-    let cached = (CACHED_CODES / x.stride.max(1)).next_multiple_of(TOKENS);
-    for start in (0..tokens).step_by(cached) {
-        let run = start..(start + cached).min(tokens);
-        match run.len() {
-            0..=3 => few(weights, x, run, out),
-            4..=6 => some(weights, x, run, out),
-            7..=8 => several(weights, x, run, out),
-            _ => many(weights, x, run, out),
-        }
+    let tiles = weights.rows.div_ceil(TILE_ROWS);
+    for run in cached_runs(x.scales.len(), x.stride, 12) {
+        // SAFETY: this function has the features that the blocks need.
+        unsafe { walk_tiles(&Ternary { weights, x }, tiles, run, out) };
     }
 }
 
-/// A walk over all rows for a run of tokens: `$tiles` tiles at a time, and tokens in blocks of the last of `$sizes`; what
-/// remains takes the smallest size that holds it.
-macro_rules! walk {
-    ($name:ident, $tiles:literal tiles, $($size:literal),+ tokens) => {
-        #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,avx512vnni,avx512vbmi,avx2,fma")]
-        fn $name(weights: Weights<'_>, x: Activations<'_>, run: Range<usize>, out: &mut [f32]) {
-            let most = [$($size),+].into_iter().max().unwrap_or(TOKENS);
-            let blocks = || run.clone().step_by(most).map(|start| start..(start + most).min(run.end));
-            let count = weights.rows.div_ceil(TILE_ROWS);
-            for tiles in rounds::<$tiles>(count) {
-                for tokens in blocks() {
-                    match tokens.len() {
-                        $(..=$size => block::<$tiles, $size>(weights, x, tiles, tokens, out),)+
-                        more => unreachable!("a block of {more} tokens"),
-                    }
-                }
-            }
-            for tile in leftovers::<$tiles>(count) {
-                for tokens in blocks() {
-                    match tokens.len() {
-                        $(..=$size => block::<1, $size>(weights, x, [tile], tokens, out),)+
-                        more => unreachable!("a block of {more} tokens"),
-                    }
-                }
-            }
-        }
-    };
+walk! {
+    /// Tiles of 16 rows; at most 24 accumulators.
+    walk_tiles:
+    1..=3 => 8 items of 2, 3 tokens;
+    4..=6 => 4 items of 4, 6 tokens;
+    7 | 8 => 3 items of 8 tokens;
+    _ => 2 items of 1, 2, 4, 6, 8, 12 tokens;
 }
-walk!(few, 8 tiles, 2, 3 tokens);
-walk!(some, 4 tiles, 4, 6 tokens);
-walk!(several, 3 tiles, 8 tokens);
-walk!(many, 2 tiles, 1, 2, 4, 6, 8, 12 tokens);
 
-/// The products of N tiles and at most T tokens.
-#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,avx512vnni,avx512vbmi,avx2,fma")]
-fn block<const N: usize, const T: usize>(
-    weights: Weights<'_>,
-    x: Activations<'_>,
-    tiles: [usize; N],
-    tokens: Range<usize>,
-    out: &mut [f32],
-) {
-    let lines = tiles.map(|tile| weights.lines[tile * weights.groups..][..weights.groups].as_ptr());
-    // A block that is not full computes its last token again instead of branching.
-    let token: [usize; T] = array::from_fn(|t| (tokens.start + t).min(tokens.end - 1));
-    let codes = token.map(|t| x.codes[t * x.stride..][..x.stride].as_ptr().cast::<i32>());
-    let crumb = _mm512_set1_epi8(3);
-    let mut sums = [[_mm512_setzero_si512(); T]; N];
+struct Ternary<'a> {
+    weights: Weights<'a>,
+    x: Activations<'a>,
+}
 
-    macro_rules! plane {
-        ($g:expr, $plane:literal) => {
-            let mut unpacked = [_mm512_setzero_si512(); N];
-            for (unpacked, lines) in unpacked.iter_mut().zip(lines) {
-                // SAFETY: `lines` points to `groups` lines and g is below that.
-                let line = unsafe { _mm512_load_si512(lines.add($g).cast()) };
-                *unpacked = _mm512_and_si512(_mm512_srli_epi16::<{ 2 * $plane }>(line), crumb);
+impl Product for Ternary<'_> {
+    #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,avx512vnni,avx512vbmi,avx2,fma")]
+    unsafe fn block<const N: usize, const T: usize>(&self, tiles: [usize; N], tokens: Range<usize>, out: &mut [f32]) {
+        let Ternary { weights, x } = *self;
+        let lines = tiles.map(|tile| weights.lines[tile * weights.groups..][..weights.groups].as_ptr());
+        let token: [usize; T] = array::from_fn(|t| (tokens.start + t).min(tokens.end - 1));
+        let codes = token.map(|t| x.codes[t * x.stride..][..16 * weights.groups].as_ptr().cast::<i32>());
+        let crumb = _mm512_set1_epi8(0b11);
+        let mut sums = [[_mm512_setzero_si512(); T]; N];
+
+        macro_rules! plane {
+            ($g:expr, $plane:literal) => {
+                let mut unpacked = [_mm512_setzero_si512(); N];
+                for (unpacked, lines) in unpacked.iter_mut().zip(lines) {
+                    // SAFETY: `lines` points to `groups` lines and g is below that.
+                    let line = unsafe { _mm512_load_si512(lines.add($g).cast()) };
+                    *unpacked = _mm512_and_si512(_mm512_srli_epi16::<{ 2 * $plane }>(line), crumb);
+                }
+                for t in 0..T {
+                    // SAFETY: a token has at least 16 codes a group.
+                    let q = _mm512_set1_epi32(unsafe { codes[t].add(4 * $g + $plane).read_unaligned() });
+                    for n in 0..N {
+                        sums[n][t] = _mm512_dpbusd_epi32(sums[n][t], unpacked[n], q);
+                    }
+                }
+            };
+        }
+        for g in 0..weights.groups {
+            for lines in lines {
+                prefetch(lines.wrapping_add(g), AHEAD);
             }
+            plane!(g, 0);
+            plane!(g, 1);
+            plane!(g, 2);
+            plane!(g, 3);
+        }
+
+        // A copy that the compiler cannot see through: the accumulators are then named by constants alone and stay in
+        // registers. Otherwise it keeps the array that the loops below index, and stores to it after every `vpdpbusd`.
+        let sums = black_box(sums);
+        let width = x.scales.len();
+        let mask = first(tokens.len());
+        for (sums, tile) in sums.iter().zip(tiles) {
+            let mut square = [_mm512_setzero_ps(); 16];
             for t in 0..T {
-                // SAFETY: a token has `stride` codes, at least 16 a group.
-                let q = _mm512_set1_epi32(unsafe { codes[t].add(4 * $g + $plane).read_unaligned() });
-                for n in 0..N {
-                    sums[n][t] = _mm512_dpbusd_epi32(sums[n][t], unpacked[n], q);
-                }
+                square[t] = scaled(sums[t], x.sums[token[t]], x.scales[token[t]]);
             }
-        };
-    }
-    for g in 0..weights.groups {
-        for lines in lines {
-            prefetch(lines.wrapping_add(g), AHEAD);
-        }
-        plane!(g, 0);
-        plane!(g, 1);
-        plane!(g, 2);
-        plane!(g, 3);
-    }
-
-    // A copy that the compiler cannot see through: the accumulators are then named by constants alone and stay in
-    // registers. Otherwise it keeps the array that the following loops index and stores to it after every `vpdpbusd`.
-    let sums = std::hint::black_box(sums);
-    let width = x.scales.len();
-    let mask = first(tokens.len());
-    for (sums, tile) in sums.iter().zip(tiles) {
-        let mut square = [_mm512_setzero_ps(); 16];
-        for t in 0..T {
-            square[t] = scaled(sums[t], x.sums[token[t]], x.scales[token[t]]);
-        }
-        let first_row = tile * TILE_ROWS;
-        for (r, row) in square16(square).into_iter().enumerate().take(weights.rows - first_row) {
-            let out = &mut out[(first_row + r) * width + tokens.start..][..tokens.len()];
-            // SAFETY: the mask admits as many elements as `out` has.
-            unsafe { _mm512_mask_storeu_ps(out.as_mut_ptr(), mask, row) };
+            let first_row = tile * TILE_ROWS;
+            for (r, row) in square16(square).into_iter().enumerate().take(weights.rows - first_row) {
+                let out = &mut out[(first_row + r) * width + tokens.start..][..tokens.len()];
+                // SAFETY: the mask admits as many elements as `out` has.
+                unsafe { _mm512_mask_storeu_ps(out.as_mut_ptr(), mask, row) };
+            }
         }
     }
 }

@@ -23,6 +23,8 @@ use crate::probe::{Op, Shape, Work};
 use crate::{Kernels, Line, Rng};
 
 #[cfg(target_arch = "x86_64")]
+pub(crate) mod avx2;
+#[cfg(target_arch = "x86_64")]
 pub(crate) mod avx512;
 pub(crate) mod scalar;
 

@@ -1,0 +1,176 @@
+//! How members of a team hand numbers to each other between two phases: a matrix `[R, T]` that one phase writes in blocks of
+//! rows and the next reads by tokens.
+//!
+//! With few tokens it is one array of atomic words: readers share cache lines and nobody takes a lock, which is what counts
+//! when every member reads everything and a phase lasts microseconds. With many tokens each part is an allocation of its own
+//! behind a lock, and writing swaps a member's buffer in without a copy. Phases end in barriers, so no lock is ever waited
+//! for and no word read before it is written.
+
+use crate::plan::Block;
+use crate::team::{read, write};
+use kernels::Kernels;
+use kernels::transpose::Grid;
+use std::ops::Range;
+use std::sync::RwLock;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
+/// Up to so many tokens are exchanged through atomic words.
+pub(crate) const FEW: usize = 4;
+
+/// Parts, each written by one member in a phase.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    storage: Storage,
+    /// Where each part begins in the whole; one more than there are parts.
+    starts: Vec<usize>,
+}
+
+#[derive(Debug)]
+enum Storage {
+    Words(Vec<AtomicU32>),
+    Buffers(Vec<RwLock<Vec<f32>>>),
+}
+
+impl Parts {
+    /// Parts of the given sizes, for an exchange of `tokens` tokens.
+    pub(crate) fn new(sizes: impl Iterator<Item = usize>, tokens: usize) -> Parts {
+        let mut starts = vec![0];
+        for size in sizes {
+            starts.push(starts[starts.len() - 1] + size);
+        }
+        let storage = if tokens <= FEW {
+            Storage::Words((0..starts[starts.len() - 1]).map(|_| AtomicU32::new(0)).collect())
+        } else {
+            Storage::Buffers(starts.windows(2).map(|pair| RwLock::new(vec![0.0; pair[1] - pair[0]])).collect())
+        };
+        Parts { storage, starts }
+    }
+
+    fn size(&self, part: usize) -> usize {
+        self.starts[part + 1] - self.starts[part]
+    }
+
+    /// A buffer's first numbers become the part; the buffer's contents are lost.
+    pub(crate) fn put(&self, part: usize, buffer: &mut Vec<f32>) {
+        let size = self.size(part);
+        match &self.storage {
+            Storage::Words(words) => {
+                for (word, value) in words[self.starts[part]..][..size].iter().zip(&buffer[..size]) {
+                    word.store(value.to_bits(), Relaxed);
+                }
+            }
+            Storage::Buffers(buffers) => {
+                std::mem::swap(&mut *write(&buffers[part]), buffer);
+            }
+        }
+    }
+
+    /// Looks at a range of a part. `scratch` is used where the numbers must be gathered first.
+    pub(crate) fn look(&self, part: usize, range: Range<usize>, scratch: &mut Vec<f32>, look: impl FnOnce(&[f32])) {
+        debug_assert!(range.end <= self.size(part));
+        match &self.storage {
+            Storage::Words(words) => {
+                let words = &words[self.starts[part]..][range];
+                scratch.clear();
+                scratch.extend(words.iter().map(|word| f32::from_bits(word.load(Relaxed))));
+                look(scratch);
+            }
+            Storage::Buffers(buffers) => {
+                look(&read(&buffers[part])[range]);
+            }
+        }
+    }
+}
+
+/// A matrix `[R, T]` whose parts are blocks of rows. Inside a block tokens lie in groups, each `[rows, tokens of the group]`.
+#[derive(Debug)]
+pub(crate) struct Exchange {
+    parts: Parts,
+    /// Rows before each block; one more than there are blocks.
+    starts: Vec<usize>,
+}
+
+impl Exchange {
+    pub(crate) fn new(blocks: &[Block], tokens: usize) -> Exchange {
+        let parts = Parts::new(blocks.iter().map(|block| block.rows.len() * tokens), tokens);
+        let mut starts: Vec<usize> = blocks.iter().map(|block| block.start).collect();
+        starts.push(blocks.last().map_or(0, |block| block.start + block.rows.len()));
+        Exchange { parts, starts }
+    }
+
+    /// A buffer becomes block `block`.
+    pub(crate) fn put(&self, block: usize, buffer: &mut Vec<f32>) {
+        self.parts.put(block, buffer);
+    }
+
+    /// Rows `rows` of tokens `tokens`, which lie within `group`, transposed: `out[t * stride + r]`.
+    pub(crate) fn get(
+        &self,
+        kernels: &Kernels,
+        rows: Range<usize>,
+        tokens: Range<usize>,
+        group: Range<usize>,
+        scratch: &mut Vec<f32>,
+        (out, stride): (&mut [f32], usize),
+    ) {
+        let mut block = self.starts.partition_point(|start| *start <= rows.start) - 1;
+        let mut row = rows.start;
+        while row < rows.end {
+            let (first, last) = (self.starts[block], self.starts[block + 1]);
+            let end = rows.end.min(last);
+            let base = (last - first) * group.start;
+            let range = base + (row - first) * group.len()..base + (end - first) * group.len();
+            let out = &mut out[row - rows.start..];
+            let grid = Grid { rows: end - row, cols: tokens.len(), stride: group.len(), out_stride: stride };
+            self.parts.look(block, range, scratch, |values| {
+                if group.len() == 1 {
+                    out[..values.len()].copy_from_slice(values);
+                } else {
+                    kernels.transpose(&values[tokens.start - group.start..], grid, out);
+                }
+            });
+            (row, block) = (end, block + 1);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan;
+
+    #[test]
+    fn what_is_put_in_blocks_is_got_by_tokens() {
+        let kernels = Kernels::best();
+        for ends in [vec![1], vec![3], vec![4], vec![5], vec![8, 16, 19]] {
+            let groups: Vec<Range<usize>> = [0].iter().chain(&ends).zip(&ends).map(|(a, b)| *a..*b).collect();
+            let tokens = ends[ends.len() - 1];
+            let blocks = plan::blocks(&[100, 33], 3, usize::MAX);
+            let exchange = Exchange::new(&blocks, tokens);
+            let value = |r: usize, t: usize| (r * 1000 + t) as f32;
+            for (i, block) in blocks.iter().enumerate() {
+                let mut buffer = Vec::new();
+                for group in &groups {
+                    for r in 0..block.rows.len() {
+                        buffer.extend(group.clone().map(|t| value(block.start + r, t)));
+                    }
+                }
+                exchange.put(i, &mut buffer);
+            }
+            let mut scratch = Vec::new();
+            for group in &groups {
+                for rows in [0..133, 5..6, 31..97, 99..101] {
+                    let some = group.start + group.len() / 2..group.end;
+                    let stride = rows.len() + 3;
+                    let mut out = vec![-1.0; some.len() * stride];
+                    exchange.get(kernels, rows.clone(), some.clone(), group.clone(), &mut scratch, (&mut out, stride));
+                    for (i, t) in some.enumerate() {
+                        for r in rows.clone() {
+                            assert_eq!(out[i * stride + r - rows.start], value(r, t));
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! Linear layers: y = W x + b, dense or ternary, whatever the architecture around them.
+
+use crate::weights::dense::Dense;
+use kernels::Kernels;
+use kernels::ternary::{Activations, TernaryMatrix};
+use std::ops::Range;
+
+/// One layer, `R × C`.
+#[derive(Clone, Debug)]
+pub(crate) struct Linear {
+    pub(crate) weights: Weights,
+    /// `[R]`, added last.
+    pub(crate) bias: Option<Vec<f32>>,
+    /// Gains `[C]` and eps of an RMSNorm of the input (BitLinear's `use_rms_norm`).
+    pub(crate) pre_norm: Option<(Vec<f32>, f32)>,
+}
+
+/// The matrix.
+#[derive(Clone, Debug)]
+pub(crate) enum Weights {
+    /// y = W x.
+    Dense(Dense),
+    /// y = (t · q) · factor / a, with the input quantised to codes q = x a.
+    Ternary { matrix: TernaryMatrix, factor: f64 },
+}
+
+/// What linear layers read: T tokens, plain and quantised, as far as anyone needs them.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Input {
+    tokens: usize,
+    /// `[T, C]`.
+    x: Vec<f32>,
+    /// `[T, stride]`.
+    codes: Vec<i8>,
+    stride: usize,
+    /// `[T]`.
+    sums: Vec<i32>,
+    /// a, `[T]`.
+    scales: Vec<f32>,
+}
+
+impl Input {
+    pub(crate) fn clear(&mut self) {
+        self.tokens = 0;
+        self.x.clear();
+        self.codes.clear();
+        self.sums.clear();
+        self.scales.clear();
+    }
+
+    /// T.
+    pub(crate) fn tokens(&self) -> usize {
+        self.tokens
+    }
+
+    /// Adds a token as it is.
+    pub(crate) fn push_plain(&mut self, row: &[f32]) {
+        self.tokens += 1;
+        self.x.extend_from_slice(row);
+    }
+
+    /// Adds a token in the forms asked for.
+    fn push(&mut self, kernels: &Kernels, row: &[f32], forms: Forms) {
+        self.tokens += 1;
+        if forms.plain {
+            self.x.extend_from_slice(row);
+        }
+        if forms.codes {
+            self.stride = Activations::stride_for(row.len());
+            let start = self.codes.len();
+            self.codes.resize(start + self.stride, 0);
+            let quantised = kernels.quantise(row, &mut self.codes[start..]);
+            self.sums.push(quantised.sum);
+            self.scales.push(quantised.scale);
+        }
+    }
+
+    /// Adds the tokens of another.
+    pub(crate) fn append(&mut self, other: &Input) {
+        self.tokens += other.tokens;
+        self.x.extend_from_slice(&other.x);
+        self.codes.extend_from_slice(&other.codes);
+        self.stride = other.stride;
+        self.sums.extend_from_slice(&other.sums);
+        self.scales.extend_from_slice(&other.scales);
+    }
+}
+
+/// The forms of an input that some layer reads.
+#[derive(Clone, Copy, Debug, Default)]
+struct Forms {
+    plain: bool,
+    codes: bool,
+}
+
+impl Linear {
+    pub(crate) fn rows(&self) -> usize {
+        match &self.weights {
+            Weights::Dense(dense) => dense.rows(),
+            Weights::Ternary { matrix, .. } => matrix.rows(),
+        }
+    }
+
+    pub(crate) fn cols(&self) -> usize {
+        match &self.weights {
+            Weights::Dense(dense) => dense.cols(),
+            Weights::Ternary { matrix, .. } => matrix.cols(),
+        }
+    }
+
+    /// Bytes of the matrix.
+    pub(crate) fn bytes(&self) -> usize {
+        match &self.weights {
+            Weights::Dense(dense) => dense.bytes(),
+            Weights::Ternary { matrix, .. } => matrix.bytes(),
+        }
+    }
+
+    /// Numbers beside the matrix.
+    pub(crate) fn vector_numbers(&self) -> usize {
+        self.bias.as_ref().map_or(0, Vec::len) + self.pre_norm.as_ref().map_or(0, |(gain, _)| gain.len())
+    }
+
+    fn forms(&self) -> Forms {
+        let codes = matches!(self.weights, Weights::Ternary { .. });
+        Forms { plain: !codes, codes }
+    }
+
+    /// Rows `rows` of the product, `[rows, T]`. `factors` is scratch.
+    pub(crate) fn apply(
+        &self,
+        kernels: &Kernels,
+        rows: Range<usize>,
+        input: &Input,
+        factors: &mut Vec<f32>,
+        out: &mut [f32],
+    ) {
+        match &self.weights {
+            Weights::Dense(dense) => dense.matmul(kernels, rows.clone(), &input.x, out),
+            Weights::Ternary { matrix, factor } => {
+                // One rounding from the exact quotient.
+                factors.clear();
+                factors.extend(input.scales.iter().map(|a| (factor / f64::from(*a)) as f32));
+                let Input { codes, stride, sums, .. } = input;
+                let x = Activations { codes, stride: *stride, sums, scales: factors };
+                kernels.ternary_matmul(matrix.row_range(rows.clone()), x, out);
+            }
+        }
+        if let Some(bias) = &self.bias {
+            for (out, bias) in out.chunks_exact_mut(input.tokens).zip(&bias[rows]) {
+                out.iter_mut().for_each(|y| *y += bias);
+            }
+        }
+    }
+}
+
+/// Linear layers that read the same vector.
+#[derive(Clone, Debug)]
+pub(crate) struct Fan {
+    linears: Vec<Linear>,
+}
+
+/// The most inputs that a fan makes of its vector: one for each of q, k and v.
+pub(crate) const MAX_INPUTS: usize = 3;
+
+impl Fan {
+    pub(crate) fn new(linears: Vec<Linear>) -> Fan {
+        assert!((1..=MAX_INPUTS).contains(&linears.len()), "a fan of {} layers", linears.len());
+        Fan { linears }
+    }
+
+    pub(crate) fn linears(&self) -> &[Linear] {
+        &self.linears
+    }
+
+    /// Whether each layer normalises the vector by itself, so that they cannot share one input.
+    fn separate(&self) -> bool {
+        self.linears.iter().any(|linear| linear.pre_norm.is_some())
+    }
+
+    /// How many inputs [`Fan::push`] fills.
+    pub(crate) fn inputs(&self) -> usize {
+        if self.separate() { self.linears.len() } else { 1 }
+    }
+
+    /// Which of them a layer reads.
+    pub(crate) fn input_of(&self, linear: usize) -> usize {
+        if self.separate() { linear } else { 0 }
+    }
+
+    /// Adds a token to the inputs. `scratch` is as long as the row.
+    pub(crate) fn push(&self, kernels: &Kernels, row: &[f32], inputs: &mut [Input; MAX_INPUTS], scratch: &mut [f32]) {
+        if !self.separate() {
+            let forms = self.linears.iter().map(Linear::forms);
+            let forms =
+                forms.fold(Forms::default(), |a, b| Forms { plain: a.plain || b.plain, codes: a.codes || b.codes });
+            return inputs[0].push(kernels, row, forms);
+        }
+        for (linear, input) in self.linears.iter().zip(inputs) {
+            match &linear.pre_norm {
+                None => input.push(kernels, row, linear.forms()),
+                Some((gain, eps)) => {
+                    kernels.rms_norm(row, gain, *eps, scratch);
+                    input.push(kernels, scratch, linear.forms());
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! How rows of weights are shared out.
+
+use kernels::ternary::TILE_ROWS;
+use std::ops::Range;
+
+/// Some rows of one of several matrices.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Block {
+    /// Which matrix.
+    pub(crate) matrix: usize,
+    /// Rows of it; starts at a multiple of [`TILE_ROWS`], ends at one or at the last row.
+    pub(crate) rows: Range<usize>,
+    /// Rows of all matrices before these.
+    pub(crate) start: usize,
+}
+
+/// Rows that a kernel walks side by side (eight tiles, each its own memory stream): the unit of all but the smallest blocks.
+const UNIT: usize = 8 * TILE_ROWS;
+
+/// Cuts matrices of the given numbers of rows into blocks for `threads` members that claim them in order: each block is a
+/// fraction of what is left for each member, so that streams are long at first and the last blocks are short enough for
+/// everyone to end together (guided self-scheduling, Polychronopoulos and Kuck 1987). No block has more than `most` rows
+/// (rounded up to a unit), which is how a product of many tokens keeps a block in a core's cache.
+pub(crate) fn blocks(rows: &[usize], threads: usize, most: usize) -> Vec<Block> {
+    let most = most.max(1).checked_next_multiple_of(UNIT).unwrap_or(usize::MAX);
+    let mut blocks = Vec::new();
+    let mut left: usize = rows.iter().sum();
+    let mut start = 0;
+    for (matrix, rows) in rows.iter().copied().enumerate() {
+        let mut from = 0;
+        while from < rows {
+            let fair = left.div_ceil(2 * threads);
+            let size = if fair >= UNIT { fair / UNIT * UNIT } else { fair.next_multiple_of(2 * TILE_ROWS) };
+            let size = if threads == 1 { most } else { size.min(most) };
+            let end = from.saturating_add(size).min(rows);
+            blocks.push(Block { matrix, rows: from..end, start });
+            start += end - from;
+            left -= end - from;
+            from = end;
+        }
+    }
+    blocks
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_cover_every_row_once_and_shrink() {
+        for threads in [1, 2, 3, 8, 16] {
+            for rows in [vec![1], vec![16, 17], vec![2560, 640, 640], vec![6912], vec![128_256], vec![100, 3, 33]] {
+                let most = if threads == 3 { 200 } else { usize::MAX };
+                let blocks = blocks(&rows, threads, most);
+                let mut next = vec![0; rows.len()];
+                let mut start = 0;
+                for block in &blocks {
+                    assert_eq!(block.rows.start, next[block.matrix]);
+                    assert_eq!(block.start, start);
+                    assert!(most == usize::MAX || block.rows.len() <= 256);
+                    assert!(block.rows.start.is_multiple_of(TILE_ROWS) && !block.rows.is_empty());
+                    assert!(block.rows.end.is_multiple_of(TILE_ROWS) || block.rows.end == rows[block.matrix]);
+                    next[block.matrix] = block.rows.end;
+                    start += block.rows.len();
+                }
+                assert_eq!(next, rows, "{threads} threads");
+                assert!(threads == 1 || blocks.last().unwrap().rows.len() <= UNIT);
+            }
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! `vpmaddubsw` on eight rows at a time: codes are the unsigned operand, four broadcast activations the signed one. Sums
+//! of two products gather in 16 bits and are widened every [`RUN`] groups; a token's sum is subtracted at the end, since
+//! codes are weights plus one.
+//!
+//! One token walks eight tiles far apart, four of them at a time for one run, since sixteen registers hold no more; each
+//! of the eight streams is prefetched. More tokens share an unpacked line.
+
+use super::{Activations, Weights};
+use crate::Line;
+use crate::blocking::{Product, cached_runs, walk};
+use crate::streams::prefetch;
+use crate::ternary::TILE_ROWS;
+use std::arch::x86_64::*;
+use std::array;
+use std::ops::Range;
+
+/// Bytes between a load and the prefetch of its stream.
+const AHEAD: usize = 1792;
+/// Groups whose products add up in 16 bits: 8 groups of 4 planes are 32 additions of at most 768 in magnitude.
+const RUN: usize = 8;
+
+#[target_feature(enable = "avx2,fma")]
+pub(crate) fn matmul(weights: Weights<'_>, x: Activations<'_>, out: &mut [f32]) {
+    let tiles = weights.rows.div_ceil(TILE_ROWS);
+    for run in cached_runs(x.scales.len(), x.stride, 4) {
+        // SAFETY: this function has the features that the blocks need.
+        unsafe { walk_tiles(&Ternary { weights, x }, tiles, run, out) };
+    }
+}
+
+walk! {
+    /// Tiles of 16 rows; at most eight accumulators at a time.
+    walk_tiles:
+    1 => 8 items of 1 tokens;
+    2 => 2 items of 2 tokens;
+    _ => 1 items of 1, 2, 3, 4 tokens;
+}
+
+struct Ternary<'a> {
+    weights: Weights<'a>,
+    x: Activations<'a>,
+}
+
+/// Rows 0..8 and 8..16 of a tile.
+type Halves = [__m256i; 2];
+
+impl Product for Ternary<'_> {
+    #[target_feature(enable = "avx2,fma")]
+    unsafe fn block<const N: usize, const T: usize>(&self, tiles: [usize; N], tokens: Range<usize>, out: &mut [f32]) {
+        let Ternary { weights, x } = *self;
+        let lines = tiles.map(|tile| &weights.lines[tile * weights.groups..][..weights.groups]);
+        let token: [usize; T] = array::from_fn(|t| (tokens.start + t).min(tokens.end - 1));
+        let codes = token.map(|t| &x.codes[t * x.stride..][..16 * weights.groups]);
+        let mut sums = [[[_mm256_setzero_si256(); 2]; T]; N];
+        for start in (0..weights.groups).step_by(RUN) {
+            let groups = start..(start + RUN).min(weights.groups);
+            if let (1, Some((four, others))) = (T, lines.split_first_chunk::<4>()) {
+                let (four_sums, other_sums) = sums.split_at_mut(4);
+                add(*four, codes, groups.clone(), four_sums);
+                if let Some(others) = others.first_chunk::<4>() {
+                    add(*others, codes, groups, other_sums);
+                }
+            } else {
+                add(lines, codes, groups, &mut sums);
+            }
+        }
+        let width = x.scales.len();
+        for (sums, tile) in sums.iter().zip(tiles) {
+            let rows = tile * TILE_ROWS..((tile + 1) * TILE_ROWS).min(weights.rows);
+            for (sums, t) in sums.iter().zip(tokens.clone()) {
+                let results = scaled(*sums, x.sums[t], x.scales[t]);
+                for (r, result) in rows.clone().zip(results) {
+                    out[r * width + t] = result;
+                }
+            }
+        }
+    }
+}
+
+/// Adds the products of some groups to `sums` `[N, T]`: at most [`RUN`] groups.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn add<const N: usize, const T: usize>(
+    lines: [&[Line]; N],
+    codes: [&[i8]; T],
+    groups: Range<usize>,
+    sums: &mut [[Halves; T]],
+) {
+    debug_assert!(groups.len() <= RUN);
+    let lines = lines.map(|lines| lines[groups.clone()].as_ptr().cast::<__m256i>());
+    let codes = codes.map(|codes| codes[16 * groups.start..16 * groups.end].as_ptr().cast::<i32>());
+    let crumb = _mm256_set1_epi8(0b11);
+    let mut narrow = [[[_mm256_setzero_si256(); 2]; T]; N];
+
+    macro_rules! plane {
+        ($g:expr, $plane:literal) => {
+            // SAFETY: a token has 16 codes a group.
+            let q: [_; T] =
+                array::from_fn(|t| unsafe { _mm256_set1_epi32(codes[t].add(4 * $g + $plane).read_unaligned()) });
+            for n in 0..N {
+                for half in 0..2 {
+                    // SAFETY: a line is two registers; there is one a group.
+                    let line = unsafe { _mm256_load_si256(lines[n].add(2 * $g + half)) };
+                    let unpacked = _mm256_and_si256(_mm256_srli_epi16::<{ 2 * $plane }>(line), crumb);
+                    for t in 0..T {
+                        let pairs = _mm256_maddubs_epi16(unpacked, q[t]);
+                        narrow[n][t][half] = _mm256_add_epi16(narrow[n][t][half], pairs);
+                    }
+                }
+            }
+        };
+    }
+    for g in 0..groups.len() {
+        for lines in lines {
+            prefetch(lines.wrapping_add(2 * g), AHEAD);
+        }
+        plane!(g, 0);
+        plane!(g, 1);
+        plane!(g, 2);
+        plane!(g, 3);
+    }
+    let one = _mm256_set1_epi16(1);
+    for n in 0..N {
+        for t in 0..T {
+            for half in 0..2 {
+                let wide = _mm256_madd_epi16(narrow[n][t][half], one);
+                sums[n][t][half] = _mm256_add_epi32(sums[n][t][half], wide);
+            }
+        }
+    }
+}
+
+/// Sums of code times activation, as results of sixteen rows.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn scaled(sums: Halves, sum: i32, scale: f32) -> [f32; TILE_ROWS] {
+    let results = sums.map(|sums| {
+        let products = _mm256_sub_epi32(sums, _mm256_set1_epi32(sum));
+        _mm256_mul_ps(_mm256_cvtepi32_ps(products), _mm256_set1_ps(scale))
+    });
+    crate::lanes::x86::array(results[0], results[1])
+}
