@@ -94,9 +94,9 @@ impl Score {
     }
 
     /// The runs of tokens that count as independent of each other: the windows, or, where these are fewer than 16, runs
-    /// of equal length (up to one token) within them that make up about 16.
+    /// of equal length (up to one token) within them that make up 16 or a few more.
     pub fn blocks(&self) -> Vec<Range<usize>> {
-        let longest = self.tokens.div_ceil(MIN_BLOCKS).max(1);
+        let longest = (self.tokens / MIN_BLOCKS).max(1);
         if self.windows.len() >= MIN_BLOCKS {
             return self.windows.clone();
         }
@@ -362,7 +362,7 @@ mod tests {
             let covered: Vec<usize> = blocks.iter().cloned().flatten().collect();
             prop_assert_eq!(covered, (0..tokens).collect::<Vec<_>>());
             prop_assert!(blocks.iter().all(|block| !block.is_empty()));
-            prop_assert!(blocks.len() >= score.windows.len().max(MIN_BLOCKS.min(tokens / 2)));
+            prop_assert!(blocks.len() >= score.windows.len().max(MIN_BLOCKS.min(tokens)));
         }
     }
 
