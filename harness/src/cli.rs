@@ -20,6 +20,10 @@ pub struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Run experiments and write a report
+    Experiment(commands::experiment::Args),
+    /// Write the report of a run again, without measuring
+    Report(commands::report::Args),
     /// Measure how well a model predicts a text
     Perplexity(commands::perplexity::Args),
     /// Measure tokens per second, in the manner of llama-bench
@@ -39,6 +43,8 @@ impl Cli {
     /// What went wrong, as one sentence; [`UserError`] in its chain where the command line itself is at fault.
     pub fn run(self) -> Result<()> {
         match self.command {
+            Command::Experiment(args) => commands::experiment::run(args),
+            Command::Report(args) => commands::report::run(args),
             Command::Perplexity(args) => commands::perplexity::run(args),
             Command::Bench(args) => commands::bench::run(args),
             Command::Generate(args) => commands::generate::run(args),

@@ -2,6 +2,8 @@
 
 pub mod bench;
 pub mod dataset;
+pub mod experiment;
 pub mod generate;
 pub mod logits;
 pub mod perplexity;
+pub mod report;
