@@ -20,6 +20,10 @@ pub struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Run experiments and write a report
+    Experiment(commands::experiment::Args),
+    /// Write the report of a run again, without measuring
+    Report(commands::report::Args),
     /// List, fetch and find evaluation texts
     Dataset(commands::dataset::Args),
 }
@@ -31,6 +35,8 @@ impl Cli {
     /// What went wrong, as one sentence; [`UserError`] in its chain where the command line itself is at fault.
     pub fn run(self) -> Result<()> {
         match self.command {
+            Command::Experiment(args) => commands::experiment::run(args),
+            Command::Report(args) => commands::report::run(args),
             Command::Dataset(args) => commands::dataset::run(args),
         }
     }
