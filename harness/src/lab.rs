@@ -3,19 +3,18 @@
 use std::cell::{OnceCell, RefCell};
 
 use anyhow::{Context, Result};
-use engines::{CacheFormat, Cpu, Settings};
+use engines::{CacheFormat, Cpu, Loaded, Settings};
 use indicatif::ProgressBar;
 use kernels::probe::{OPS, Probe};
 use kernels::{Isa, Kernels};
 use serde::{Deserialize, Serialize};
 
 use crate::ceilings::Ceilings;
-use crate::cli::UserError;
 use crate::contest::Budget;
 use crate::dataset::Text;
 use crate::machine::Machine;
 use crate::record::Input;
-use crate::{dataset, progress};
+use crate::{dataset, model, progress};
 
 /// The surroundings of a run.
 pub struct Lab {
@@ -100,6 +99,16 @@ impl Lab {
         self.ceilings.get().cloned().unwrap_or_default()
     }
 
+    /// Loads a model and notes its checksum for the manifest.
+    ///
+    /// # Errors
+    /// It does not exist or cannot be loaded.
+    pub fn model(&self, spec: &str, settings: &Settings) -> Result<Loaded> {
+        let loaded = model::load(spec, settings)?;
+        self.note("model", spec, model::checksum(spec)?);
+        Ok(loaded)
+    }
+
     /// Reads a text and notes its checksum for the manifest.
     ///
     /// # Errors
@@ -176,18 +185,6 @@ impl Threads {
             return Err("threads: expected at least one number, none of them 0, or \"all\"".to_string());
         }
         Ok(())
-    }
-}
-
-/// The number of threads that `--threads` means.
-///
-/// # Errors
-/// 0, or more than 1024.
-pub fn thread_count(asked: Option<usize>, machine: &Machine) -> Result<usize> {
-    match asked {
-        None => Ok(machine.threads),
-        Some(count) if (1..=1024).contains(&count) => Ok(count),
-        Some(count) => Err(UserError::new(format!("--threads {count}: expected 1 to 1024"))),
     }
 }
 

@@ -4,6 +4,8 @@ pub mod bench;
 pub mod dataset;
 pub mod experiment;
 pub mod generate;
+pub mod info;
+pub mod list;
 pub mod logits;
 pub mod perplexity;
 pub mod report;

@@ -115,6 +115,18 @@ pub struct VariantRow {
     pub code_of: Option<String>,
 }
 
+impl VariantRow {
+    /// `own`, `= avx2` or `not tested`.
+    pub fn told(&self) -> String {
+        match (self.status, &self.code_of) {
+            (Status::Own, _) => "own".to_string(),
+            (Status::Inherited, Some(level)) => format!("= {level}"),
+            (Status::Inherited, None) => "inherited".to_string(),
+            (Status::NotTested, _) => "not tested".to_string(),
+        }
+    }
+}
+
 /// Whether a variant is an ISA's own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -281,7 +293,7 @@ impl Experiment for KernelSpeeds {
 }
 
 /// What every level's table holds for an op.
-fn variants(probe: &Probe, lab: &Lab) -> Vec<VariantRow> {
+pub fn variants(probe: &Probe, lab: &Lab) -> Vec<VariantRow> {
     let own = probe.own_tables();
     let row = |isa: Isa| {
         let (status, code_of) = match Kernels::for_isa(isa).filter(|_| isa <= lab.isa) {

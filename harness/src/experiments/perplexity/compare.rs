@@ -46,7 +46,11 @@ pub(super) fn pair(
     };
     let (v, w) = (models[model].model.vocab(), models[reference].model.vocab());
     if v != w {
-        bail!("{} has {v} tokens and {} has {w}: only models of one tokenizer can be compared", pair.model, pair.reference);
+        bail!(
+            "{} has {v} tokens and {} has {w}: only models of one tokenizer can be compared",
+            pair.model,
+            pair.reference
+        );
     }
     let threads = [(model, lab.threads.div_ceil(2)), (reference, (lab.threads / 2).max(1))];
     for (place, threads) in threads {

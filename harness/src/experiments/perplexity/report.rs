@@ -28,7 +28,9 @@ pub(super) fn section(config: &Config, rows: &[Row]) -> Section {
     let rows = by_kind;
     let mut parts = Vec::new();
     for (dataset, remedy) in &rows.absent {
-        parts.push(Part::Text(format!("The text `{dataset}` is not on this machine and was left out: `{remedy}` gets it.")));
+        parts.push(Part::Text(format!(
+            "The text `{dataset}` is not on this machine and was left out: `{remedy}` gets it."
+        )));
     }
     if !rows.scores.is_empty() {
         parts.push(Part::Table(score_table(&rows)));
@@ -223,19 +225,21 @@ fn models<'a>(names: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
 fn score_figure(rows: &Rows<'_>) -> Figure {
     let texts: Vec<String> =
         models(rows.scores.iter().map(|row| row.dataset.as_str())).into_iter().map(String::from).collect();
-    let series = models(rows.scores.iter().map(|row| row.model.as_str())).into_iter().enumerate().map(|(look, model)| {
-        let of_model = rows.scores.iter().filter(|row| row.model == model);
-        let points = of_model.map(|row| {
-            let at = texts.iter().position(|text| *text == row.dataset).unwrap_or(0) as f64;
-            Point::new(extent(row.bits_per_byte.exact, row.bits_per_byte_error.exact), at)
+    let series =
+        models(rows.scores.iter().map(|row| row.model.as_str())).into_iter().enumerate().map(|(look, model)| {
+            let of_model = rows.scores.iter().filter(|row| row.model == model);
+            let points = of_model.map(|row| {
+                let at = texts.iter().position(|text| *text == row.dataset).unwrap_or(0) as f64;
+                Point::new(extent(row.bits_per_byte.exact, row.bits_per_byte_error.exact), at)
+            });
+            Series { name: model.to_string(), look: Look::Marks(look), points: points.collect() }
         });
-        Series { name: model.to_string(), look: Look::Marks(look), points: points.collect() }
-    });
     let series = series.collect();
     Figure {
         name: "bits".to_string(),
-        caption: "Bits a byte by text and model, with 95 % intervals from standard errors over windows; less is better."
-            .to_string(),
+        caption:
+            "Bits a byte by text and model, with 95 % intervals from standard errors over windows; less is better."
+                .to_string(),
         chart: Chart {
             x: Axis { label: "bits a byte".to_string(), scale: Scale::Linear },
             y: Axis { label: String::new(), scale: Scale::Names(texts) },

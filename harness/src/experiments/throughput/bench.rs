@@ -77,13 +77,7 @@ impl Work {
 }
 
 /// Times a test in all its settings.
-pub(super) fn speeds(
-    name: &str,
-    model: &dyn Model,
-    test: &Test,
-    config: &Config,
-    lab: &Lab,
-) -> Result<Vec<SpeedRow>> {
+pub(super) fn speeds(name: &str, model: &dyn Model, test: &Test, config: &Config, lab: &Lab) -> Result<Vec<SpeedRow>> {
     let facts = model.facts();
     let work = Work::of(test, &facts);
     let counts = test.threads.as_ref().unwrap_or(&config.threads).resolve(lab.threads);
@@ -157,9 +151,9 @@ fn measure(
         calls.push(match contestant {
             // Once, so that nothing is done for the first time while it is timed.
             Contestant::Setting { model, .. } => sample(model.as_ref()).map(|_| 1)?,
-            &Contestant::Ceiling { task, threads } => contest::repetitions(budget, |calls| {
-                crew.time_on(threads, Command { task, threads, calls })
-            })?,
+            &Contestant::Ceiling { task, threads } => {
+                contest::repetitions(budget, |calls| crew.time_on(threads, Command { task, threads, calls }))?
+            }
         });
     }
     contest(contestants.len(), budget, |i| match &contestants[i] {
@@ -209,8 +203,10 @@ impl Contest<'_> {
     }
 
     fn peak(&self, on: usize, arithmetic: Arithmetic) -> Option<usize> {
-        self.find(|c| matches!(c, Contestant::Ceiling { task, threads }
-            if *threads == on && *task == Task::Peak(arithmetic)))
+        self.find(|c| {
+            matches!(c, Contestant::Ceiling { task, threads }
+            if *threads == on && *task == Task::Peak(arithmetic))
+        })
     }
 
     /// The row of a setting; none for a ceiling.
@@ -249,7 +245,9 @@ impl Contest<'_> {
             .iter()
             .enumerate()
             .filter_map(|(i, contestant)| match contestant {
-                Contestant::Setting { isa: level, threads: t, .. } if *t == threads && *level < isa => Some((i, *level)),
+                Contestant::Setting { isa: level, threads: t, .. } if *t == threads && *level < isa => {
+                    Some((i, *level))
+                }
                 _ => None,
             })
             .max_by_key(|(_, level)| *level);

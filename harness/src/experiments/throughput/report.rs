@@ -224,11 +224,7 @@ fn speed_figure(number: usize, model: &str, speeds: &[&SpeedRow]) -> Option<Figu
         let of_setting = rows.iter().filter(|row| (row.isa.parse().ok(), row.threads) == (*isa, *threads));
         let at = |row: &SpeedRow| names.iter().position(|name| *name == test_name(row)).unwrap_or(0) as f64;
         Series {
-            name: format!(
-                "{}, {}",
-                isa.map_or("unknown", Isa::name),
-                format::count(*threads, "thread", "threads")
-            ),
+            name: format!("{}, {}", isa.map_or("unknown", Isa::name), format::count(*threads, "thread", "threads")),
             look: Look::Marks(look),
             points: of_setting.map(|row| Point::new(row.tokens_per_s, at(row))).collect(),
         }
@@ -313,8 +309,10 @@ mod tests {
         let section = section(&config, &rows);
         assert_eq!(
             section.findings,
-            ["`m` decodes 40.0 [36.0, 44.0] tokens a second at depth 0 on two threads: 80 % [72, 88] of the read bandwidth of \
-              the same blocks; it reads a prompt of 32 at 300 [270, 330] tokens a second, 10 % of the arithmetic peak."]
+            [
+                "`m` decodes 40.0 [36.0, 44.0] tokens a second at depth 0 on two threads: 80 % [72, 88] of the read bandwidth of \
+              the same blocks; it reads a prompt of 32 at 300 [270, 330] tokens a second, 10 % of the arithmetic peak."
+            ]
         );
         for part in &section.parts {
             if let Part::Figure(figure) = part {
