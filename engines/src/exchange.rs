@@ -142,8 +142,9 @@ mod tests {
     #[test]
     fn what_is_put_in_blocks_is_got_by_tokens() {
         let kernels = Kernels::best();
-        for groups in [vec![0..1], vec![0..3], vec![0..4], vec![0..5], vec![0..8, 8..16, 16..19]] {
-            let tokens = groups[groups.len() - 1].end;
+        for ends in [vec![1], vec![3], vec![4], vec![5], vec![8, 16, 19]] {
+            let groups: Vec<Range<usize>> = [0].iter().chain(&ends).zip(&ends).map(|(a, b)| *a..*b).collect();
+            let tokens = ends[ends.len() - 1];
             let blocks = plan::blocks(&[100, 33], 3, usize::MAX);
             let exchange = Exchange::new(&blocks, tokens);
             let value = |r: usize, t: usize| (r * 1000 + t) as f32;

@@ -5,6 +5,7 @@
 //! * [`parity`] holds the pass marks, and why they are what they are.
 //! * [`recipe`] writes small random models in every published form, so that promises need no download.
 //! * [`golden`] reads golden files and compares with them.
+//! * [`running`] runs engines the way promises do.
 //! * [`external`] finds fixtures and datasets that lie outside the repository, and says so where they are missing.
 //!
 //! The promises themselves are the files in `tests/`, each test named as the sentence that it promises.
@@ -14,4 +15,5 @@ pub mod golden;
 pub mod parity;
 pub mod recipe;
 pub mod reference;
+pub mod running;
 pub mod tensors;

@@ -61,7 +61,7 @@ pub struct Recipe {
 }
 
 /// Positions of every model written here.
-pub const CONTEXT: usize = 64;
+pub const CONTEXT: usize = 160;
 
 const BASE: Recipe = Recipe {
     name: "",

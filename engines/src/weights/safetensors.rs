@@ -35,10 +35,32 @@ const MAX_INDEX_BYTES: u64 = 64 << 20;
 
 impl Shard {
     fn new(file: String, map: Arc<Map>) -> Result<Shard> {
-        let (header, metadata) = SafeTensors::read_metadata(&map)
-            .map_err(|e| Error::format(&file, format!("not a whole safetensors file of {} bytes: {e}", map.len())))?;
+        let (header, metadata) =
+            SafeTensors::read_metadata(&map).map_err(|e| Error::format(&file, not_safetensors(&map, &e)))?;
         Ok(Shard { file, map, data: 8 + header, metadata })
     }
+}
+
+/// Why some bytes are not a safetensors file: with the size that the header asks for, where that is what is wrong.
+fn not_safetensors(bytes: &[u8], problem: &impl std::fmt::Display) -> String {
+    let found = bytes.len() as u64;
+    match promised_bytes(bytes) {
+        Some(expected) if expected != found => {
+            format!("expected {expected} bytes, as its header says, found {found}: {problem}")
+        }
+        _ => format!("{found} bytes that are not a safetensors file: {problem}"),
+    }
+}
+
+/// The size of a file, as far as its first bytes tell: the header's, or where the last tensor ends.
+fn promised_bytes(bytes: &[u8]) -> Option<u64> {
+    let Some(length) = bytes.first_chunk::<8>() else { return Some(8) };
+    let header = u64::from_le_bytes(*length);
+    let data = header.checked_add(8)?;
+    let Some(text) = bytes.get(8..usize::try_from(data).ok()?) else { return Some(data) };
+    let json: serde_json::Value = serde_json::from_slice(text).ok()?;
+    let ends = json.as_object()?.values().filter_map(|tensor| tensor["data_offsets"][1].as_u64());
+    data.checked_add(ends.max()?)
 }
 
 impl Files {

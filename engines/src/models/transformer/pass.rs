@@ -124,7 +124,8 @@ impl Scratch {
         };
         let starts = (0..tokens).step_by(size);
         let ranges: Vec<Range<usize>> = starts.map(|start| start..tokens.min(start + size)).collect();
-        let groups = if sharing == Sharing::InPlace { ranges.clone() } else { vec![0..tokens] };
+        let whole = std::iter::once(0..tokens);
+        let groups = if sharing == Sharing::InPlace { ranges.clone() } else { whole.collect() };
         let group = |range: &Range<usize>| groups[if groups.len() == 1 { 0 } else { range.start / size }].clone();
         let slots: Vec<Slot> = ranges.iter().map(|r| Slot { tokens: r.clone(), group: group(r) }).collect();
         let heads = head_items(model, slots.len(), threads);

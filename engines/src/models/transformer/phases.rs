@@ -123,7 +123,7 @@ impl Walk<'_, '_> {
             for (k, input) in rows.inputs[..inputs].iter_mut().enumerate() {
                 input.clear();
                 for slot in shared {
-                    input.append(&read(&slot).inputs[k]);
+                    input.append(&read(slot).inputs[k]);
                 }
             }
         }
@@ -137,7 +137,7 @@ impl Walk<'_, '_> {
             return show(&groups[0], &rows.inputs[k]);
         }
         for (group, slot) in groups.iter().zip(shared) {
-            show(group, &read(&slot).inputs[k]);
+            show(group, &read(slot).inputs[k]);
         }
     }
 
@@ -184,7 +184,7 @@ impl Walk<'_, '_> {
         if self.scratch.sharing == Sharing::Private && self.member.index() != 0 {
             return;
         }
-        let mut trace = lock(&trace);
+        let mut trace = lock(trace);
         let at = (start + slot.tokens.start) * self.weights.config.width;
         // Empty where nobody asked.
         if !trace[index].is_empty() {
@@ -317,10 +317,10 @@ impl Walk<'_, '_> {
                 continue;
             }
             let cache = &run.caches[layer * config.kv_heads + item.kv_head];
-            if !read(&cache).appended {
+            if !read(cache).appended {
                 self.append(run, layer, item.kv_head, buffers);
             }
-            let cached = read(&cache);
+            let cached = read(cache);
             match &*cached.head {
                 Head::F32(pair) => self.attend_run(run, pair, tokens, item, slot, buffers),
                 Head::Bf16(pair) => self.attend_run(run, pair, tokens, item, slot, buffers),

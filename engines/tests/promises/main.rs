@@ -1,0 +1,10 @@
+//! What the engines promise, held against models that the tests write themselves.
+
+mod bad_files;
+mod decoding;
+mod forms;
+mod llama2c;
+mod same_bits;
+mod sampling;
+mod tiny;
+mod tokenizer;

@@ -1,0 +1,72 @@
+//! Engines as promises run them.
+
+use crate::golden::rows;
+use engines::{CacheFormat, Cpu, Error, Loaded, Logits, Model, Segment, Settings, Spec, Token, Want};
+use kernels::Isa;
+use ndarray::Array2;
+use std::path::Path;
+use std::sync::Arc;
+
+/// Kernels of a level on so many threads, with a cache kept so.
+///
+/// # Panics
+/// If this CPU lacks the level or the threads cannot be started.
+pub fn settings(isa: Isa, threads: usize, cache: CacheFormat) -> Settings {
+    Settings { cpu: Cpu::new(isa, threads).unwrap_or_else(|error| panic!("{error}")), cache }
+}
+
+/// The best level on one thread, with an exact cache.
+pub fn plain() -> Settings {
+    settings(Isa::best(), 1, CacheFormat::F32)
+}
+
+/// Loads a folder.
+///
+/// # Errors
+/// As the engine's.
+pub fn load(folder: &Path) -> Result<Loaded, Error> {
+    engines::load(&Spec::Folder(folder.to_path_buf()), &plain(), &|_, _| {})
+}
+
+/// Loads a folder that must be good.
+///
+/// # Panics
+/// If the engine refuses it.
+pub fn open(folder: &Path) -> Arc<dyn Model> {
+    load(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display())).model
+}
+
+/// Logits of every token of a fresh sequence, read in one call.
+///
+/// # Panics
+/// If the engine refuses.
+pub fn logits(model: &dyn Model, tokens: &[Token]) -> Logits {
+    let mut state = model.start(0);
+    let segment = Segment { state: &mut state, tokens, want: Want::All };
+    model.forward(&mut [segment]).unwrap_or_else(|error| panic!("{error}")).remove(0)
+}
+
+/// Logits of every token of a fresh sequence, read one token a call.
+///
+/// # Panics
+/// If the engine refuses.
+pub fn logits_stepwise(model: &dyn Model, tokens: &[Token]) -> Logits {
+    let mut state = model.start(0);
+    let mut all = Vec::new();
+    for token in tokens.chunks(1) {
+        let segment = Segment { state: &mut state, tokens: token, want: Want::Last };
+        let logits = model.forward(&mut [segment]).unwrap_or_else(|error| panic!("{error}"));
+        all.extend_from_slice(logits[0].last());
+    }
+    Logits::new(all, model.vocab())
+}
+
+/// Logits as a matrix `[n, V]`.
+pub fn wide(logits: &Logits) -> Array2<f64> {
+    rows(logits.as_slice(), logits.vocab())
+}
+
+/// The bits of some numbers, so that equality means the very same.
+pub fn bits(x: &[f32]) -> Vec<u32> {
+    x.iter().map(|x| x.to_bits()).collect()
+}
