@@ -5,7 +5,7 @@ use std::hint::black_box;
 
 use anyhow::Result;
 use kernels::probe::Arithmetic;
-use kernels::{Isa, Kernels, Lines};
+use kernels::{Kernels, Lines};
 use serde::{Deserialize, Serialize};
 
 use crate::contest::{self, Budget, contest};
@@ -166,7 +166,6 @@ impl Ceilings {
     }
 }
 
-/// The ISA that reads and multiplies fastest is not known beforehand; reading is done by the best.
 fn bandwidths(machine: &Machine, place: Place, threads: usize, budget: &Budget) -> Result<Vec<Bandwidth>> {
     let bytes = place.working_set_bytes(machine, threads);
     let kernels = Kernels::best();
@@ -226,19 +225,10 @@ fn peaks(arithmetic: Arithmetic, threads: usize, budget: &Budget) -> Result<Vec<
     )
 }
 
-/// The table of the ISA whose loops are fastest for an arithmetic: a short look, before a contest that then uses it.
-///
-/// # Errors
-/// Never in practice: that the clock stands still.
-pub fn fastest_table(arithmetic: Arithmetic) -> Result<&'static Kernels> {
-    let glance = Budget { sample_ms: 0.2, min_blocks: 5, max_blocks: 5, seconds: 0.01, precision: 1.0 };
-    let best = peaks(arithmetic, 1, &glance)?.into_iter().max_by(|a, b| a.gops.median.total_cmp(&b.gops.median));
-    let isa = best.and_then(|peak| peak.isa.parse::<Isa>().ok()).unwrap_or(Isa::Scalar);
-    Ok(Kernels::for_isa(isa).unwrap_or_else(Kernels::best))
-}
-
 #[cfg(test)]
 mod tests {
+    use kernels::Isa;
+
     use super::*;
 
     const GLANCE: Budget = Budget { sample_ms: 0.05, min_blocks: 3, max_blocks: 3, seconds: 0.01, precision: 1.0 };
@@ -272,10 +262,5 @@ mod tests {
         assert!(memory >= 4 * machine.last_level_bytes() || memory == 4 << 30);
         let pressed = Machine { memory_bytes: Some(1 << 30), ..machine };
         assert_eq!(memory_bytes(&pressed, 4), 64 << 20);
-    }
-
-    #[test]
-    fn the_fastest_table_can_be_found() {
-        assert!(fastest_table(Arithmetic::F32).unwrap().isa() <= Isa::best());
     }
 }

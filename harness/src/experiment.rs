@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::cli::UserError;
-use crate::experiments::{kernels::KernelSpeeds, perplexity::Perplexity, throughput::Throughput};
+use crate::experiments::kernels::KernelSpeeds;
 use crate::lab::Lab;
 use crate::report::Section;
 
@@ -91,7 +91,7 @@ pub const fn entry<E: Experiment>() -> Entry {
 }
 
 /// Every experiment.
-pub const EXPERIMENTS: &[Entry] = &[entry::<KernelSpeeds>(), entry::<Throughput>(), entry::<Perplexity>()];
+pub const EXPERIMENTS: &[Entry] = &[entry::<KernelSpeeds>()];
 
 fn typed<E: Experiment>(config: &Value) -> Result<E::Config> {
     E::Config::deserialize(config).with_context(|| format!("not a configuration of the experiment {}", E::NAME))
@@ -167,7 +167,8 @@ impl Plan {
     /// # Errors
     /// A sentence that names file and field; the user's to mend.
     pub fn check(&self, lab: &Lab) -> Result<()> {
-        (self.entry.check)(&self.config, lab).map_err(|error| UserError::new(format!("{}: {error}", self.path.display())))
+        (self.entry.check)(&self.config, lab)
+            .map_err(|error| UserError::new(format!("{}: {error}", self.path.display())))
     }
 }
 
@@ -196,7 +197,8 @@ fn read_config<E: Experiment>(text: &str, quick: bool) -> Result<Value, String> 
     let mut merged = whole.config;
     merge(&mut merged, document.quick);
     // Places in the text are lost by merging, hence the table's name.
-    let config: E::Config = merged.try_into().map_err(|error: toml::de::Error| format!("[quick]: {}", one_line(&error)))?;
+    let config: E::Config =
+        merged.try_into().map_err(|error: toml::de::Error| format!("[quick]: {}", one_line(&error)))?;
     json(&config)
 }
 

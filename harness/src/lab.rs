@@ -3,7 +3,7 @@
 use std::cell::{OnceCell, RefCell};
 
 use anyhow::{Context, Result};
-use engines::{CacheFormat, Cpu, Loaded, Settings};
+use engines::{CacheFormat, Cpu, Settings};
 use indicatif::ProgressBar;
 use kernels::probe::{OPS, Probe};
 use kernels::{Isa, Kernels};
@@ -15,7 +15,7 @@ use crate::contest::Budget;
 use crate::dataset::Text;
 use crate::machine::Machine;
 use crate::record::Input;
-use crate::{dataset, model, progress};
+use crate::{dataset, progress};
 
 /// The surroundings of a run.
 pub struct Lab {
@@ -98,16 +98,6 @@ impl Lab {
     /// What was measured of the ceilings so far.
     pub fn measured_ceilings(&self) -> Ceilings {
         self.ceilings.get().cloned().unwrap_or_default()
-    }
-
-    /// Loads a model and notes its checksum for the manifest.
-    ///
-    /// # Errors
-    /// It does not exist or cannot be loaded.
-    pub fn model(&self, spec: &str, settings: &Settings) -> Result<Loaded> {
-        let loaded = model::load(spec, settings)?;
-        self.note("model", spec, model::checksum(spec)?);
-        Ok(loaded)
     }
 
     /// Reads a text and notes its checksum for the manifest.

@@ -31,8 +31,11 @@ const LAYOUT: [(&str, usize, usize, usize); 11] = [
     ("model.norm", 1, 1, WIDTH),
 ];
 
+/// A tensor's name, shape and numbers.
+type Named = (String, Vec<usize>, Vec<f32>);
+
 /// The file, and the same tensors by name.
-fn checkpoint() -> (Vec<u8>, Vec<(String, Vec<usize>, Vec<f32>)>) {
+fn checkpoint() -> (Vec<u8>, Vec<Named>) {
     let mut rng = Rng::new(1);
     let header = [WIDTH, INNER, LAYERS, HEADS, 1, VOCAB, CONTEXT];
     let mut bytes: Vec<u8> = header.iter().flat_map(|n| (*n as i32).to_le_bytes()).collect();
@@ -56,7 +59,7 @@ fn load_file(path: &Path) -> Result<engines::Loaded, String> {
 
 /// The same model as Hugging Face writes it: rotary pairs are split in halves, so rows of q and k move from (2i, 2i + 1) to
 /// (i, i + K/2).
-fn half_split(tensors: &[(String, Vec<usize>, Vec<f32>)]) -> std::sync::Arc<dyn Model> {
+fn half_split(tensors: &[Named]) -> std::sync::Arc<dyn Model> {
     let moved = |name: &str, values: &[f32]| -> Vec<f32> {
         if !name.contains("q_proj") && !name.contains("k_proj") {
             return values.to_vec();

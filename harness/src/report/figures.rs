@@ -105,7 +105,7 @@ impl Point {
 }
 
 const WIDTH: i32 = 860;
-const CHARACTER: f64 = 6.3; // average width at size 12, a little generous
+const CHARACTER: f64 = 7.3; // average width at size 12 of wide faces
 const INK: RGBColor = RGBColor(0x22, 0x22, 0x22);
 const FAINT: RGBColor = RGBColor(0xE3, 0xE3, 0xE3);
 const LIMIT: RGBColor = RGBColor(0x77, 0x77, 0x77);
@@ -166,7 +166,7 @@ impl Layout {
         let mut legend = Vec::new();
         let (mut at, mut line) = (left, 16);
         for (index, series) in chart.series.iter().enumerate().filter(|(_, series)| !series.name.is_empty()) {
-            let width = 34 + (series.name.chars().count() as f64 * CHARACTER * 1.04) as i32 + 18;
+            let width = 34 + (series.name.chars().count() as f64 * CHARACTER) as i32 + 18;
             if at + width > WIDTH && at > left {
                 (at, line) = (left, line + 20);
             }

@@ -83,20 +83,20 @@ impl Table {
 
     /// As HTML, with the caption above. `label` is set before the caption ("Table 3.").
     pub fn html(&self, label: &str) -> String {
-        let mut out = String::from("<div class=\"table\"><table>\n");
+        let mut out = String::from("<figure class=\"table\">\n");
         if !self.caption.is_empty() {
-            let _ = writeln!(out, "<caption><b>{}</b> {}</caption>", escape(label), inline(&self.caption));
+            let _ = writeln!(out, "<figcaption><b>{}</b> {}</figcaption>", escape(label), inline(&self.caption));
         }
         let class = |column: &Column| if column.align == Align::Right { " class=\"right\"" } else { "" };
         let heads: String =
             self.columns.iter().map(|c| format!("<th scope=\"col\"{}>{}</th>", class(c), inline(&c.title))).collect();
-        let _ = writeln!(out, "<thead><tr>{heads}</tr></thead>\n<tbody>");
+        let _ = writeln!(out, "<table>\n<thead><tr>{heads}</tr></thead>\n<tbody>");
         for row in &self.rows {
             let cells: String =
                 row.iter().zip(&self.columns).map(|(t, c)| format!("<td{}>{}</td>", class(c), inline(t))).collect();
             let _ = writeln!(out, "<tr>{cells}</tr>");
         }
-        out + "</tbody></table></div>\n"
+        out + "</tbody></table></figure>\n"
     }
 }
 

@@ -1,0 +1,275 @@
+//! Timing one combination of op, shape, working set and threads: all variants, the bandwidth and the arithmetic peak as
+//! contestants in the same blocks.
+
+use std::hint::black_box;
+
+use anyhow::{Result, bail};
+use kernels::probe::{Case, Probe, Shape};
+use kernels::{Kernels, Lines};
+
+use super::{Combination, Config, SpeedRow, WorkingSet, own_tables};
+use crate::ceilings::{self, MARGIN, STREAMS, arithmetic_name, burst, written_lines};
+use crate::contest::{self, Budget, Samples, contest};
+use crate::crew::{Crew, with_crew};
+use crate::lab::Lab;
+
+/// What a thread holds.
+struct Bench {
+    /// Cases in turn.
+    ring: Vec<Box<dyn Case>>,
+    next: usize,
+    /// As much memory as the cases move, for the bandwidth ceiling.
+    lines: Lines,
+    at: usize,
+    /// Lines to a call.
+    part: usize,
+    /// Where copies go; empty for working sets in memory, where copying is never faster than reading.
+    copies: Lines,
+}
+
+/// What a crew is told to do `calls` times.
+#[derive(Clone, Copy)]
+struct Command {
+    task: Task,
+    calls: u64,
+}
+
+#[derive(Clone, Copy)]
+enum Task {
+    /// The op in one of its variants.
+    Variant(&'static Kernels),
+    /// Reading what a call moves.
+    Read(&'static Kernels, usize),
+    /// Copying from one half of what a call moves to the other.
+    Copy,
+    /// A round of multiply-adds in registers.
+    Peak(&'static Kernels),
+}
+
+impl Task {
+    /// For the row.
+    fn told(self) -> String {
+        match self {
+            Task::Read(kernels, 1) => format!("read by {} in 1 stream", kernels.isa()),
+            Task::Read(kernels, streams) => format!("read by {} in {streams} streams", kernels.isa()),
+            Task::Copy => "copy".to_string(),
+            Task::Variant(kernels) | Task::Peak(kernels) => kernels.isa().to_string(),
+        }
+    }
+}
+
+impl Bench {
+    fn new(probe: &Probe, shape: Shape, instances: usize, working_set: WorkingSet, seed: u64) -> Bench {
+        let part = ((probe.work)(&shape).bytes / 64).max(STREAMS[STREAMS.len() - 1] as u64) as usize;
+        let copies = match working_set {
+            WorkingSet::Cache => written_lines(part as u64 / 2 * 64),
+            WorkingSet::Memory => Lines::zeroed(0),
+        };
+        Bench {
+            ring: (0..instances).map(|i| (probe.case)(&shape, seed.wrapping_add(i as u64))).collect(),
+            next: 0,
+            lines: written_lines((part * instances * 64) as u64),
+            at: 0,
+            part,
+            copies,
+        }
+    }
+
+    fn carry_out(&mut self, arithmetic: kernels::probe::Arithmetic, command: Command) {
+        match command.task {
+            Task::Variant(kernels) => {
+                for _ in 0..command.calls {
+                    self.ring[self.next].run(kernels);
+                    self.next = (self.next + 1) % self.ring.len();
+                }
+            }
+            Task::Read(kernels, streams) => {
+                // Calls that follow each other in memory are read in one go: the ceiling has long streams.
+                let mut left = command.calls as usize * self.part;
+                while left > 0 {
+                    let count = left.min(self.lines.len() - self.at);
+                    black_box(kernels.read(&self.lines[self.at..][..count], streams));
+                    self.at = (self.at + count) % self.lines.len();
+                    left -= count;
+                }
+            }
+            Task::Copy => {
+                let half = self.copies.len();
+                for _ in 0..command.calls {
+                    self.copies.copy_from_slice(black_box(&self.lines[..half]));
+                    black_box(&mut self.copies);
+                }
+            }
+            Task::Peak(kernels) => {
+                burst(kernels, arithmetic, command.calls);
+            }
+        }
+    }
+}
+
+/// Times all variants of a combination.
+pub(super) fn speeds(combination: &Combination<'_>, config: &Config, lab: &Lab) -> Result<Vec<SpeedRow>> {
+    let &Combination { probe, shape, working_set, threads } = combination;
+    let work = (probe.work)(&shape);
+    let instances = match working_set {
+        WorkingSet::Cache => 1,
+        WorkingSet::Memory => ceilings::memory_bytes(&lab.machine, threads).div_ceil(work.bytes).max(1) as usize,
+    };
+    let mut tables = own_tables(probe, lab);
+    if work.operations > config.scalar_operations {
+        tables.retain(|table| table.isa() != kernels::Isa::Scalar);
+    }
+    let seed = lab.seed;
+    with_crew(
+        threads,
+        |thread| {
+            let seed = kernels::Rng::mix(seed.wrapping_add(1 + thread as u64));
+            Bench::new(probe, shape, instances, working_set, seed)
+        },
+        |bench, command| bench.carry_out(probe.arithmetic, command),
+        |crew| {
+            let mut tasks: Vec<Task> = tables.iter().map(|table| Task::Variant(table)).collect();
+            tasks.push(Task::Peak(Kernels::best()));
+            tasks.extend(STREAMS.map(|streams| Task::Read(Kernels::best(), streams)));
+            if working_set == WorkingSet::Cache {
+                tasks.push(Task::Copy);
+            }
+            let samples = measure(crew, &tasks, &config.budget)?;
+            let contest = Contest { combination, tasks, samples, walked_bytes: instances as u64 * work.bytes };
+            let ceilings = contest.ceilings();
+            (0..tables.len()).map(|i| contest.row(i, &ceilings)).collect()
+        },
+    )
+}
+
+fn measure(crew: &mut Crew<Command>, tasks: &[Task], budget: &Budget) -> Result<Samples> {
+    let mut calls = Vec::with_capacity(tasks.len());
+    for &task in tasks {
+        calls.push(contest::repetitions(budget, |calls| crew.time(Command { task, calls }))?);
+    }
+    contest(tasks.len(), budget, |i| Ok(crew.time(Command { task: tasks[i], calls: calls[i] })? / calls[i] as f64))
+}
+
+/// What was measured of a combination: the variants, then the peak, then the ways of moving bytes.
+struct Contest<'a> {
+    combination: &'a Combination<'a>,
+    tasks: Vec<Task>,
+    samples: Samples,
+    walked_bytes: u64,
+}
+
+/// Who shows what the machine can do.
+struct Ceilings {
+    /// The contestant that moved bytes fastest.
+    mover: usize,
+    /// Bytes that all threads move in a call of it.
+    moved: f64,
+    /// The contestant that multiplies and adds in registers.
+    peak: usize,
+    /// Operations that all threads do in a round of it.
+    done: f64,
+}
+
+impl Contest<'_> {
+    fn ceilings(&self) -> Ceilings {
+        let &Combination { probe, shape, threads, .. } = self.combination;
+        let threads = threads as f64;
+        let part = ((probe.work)(&shape).bytes / 64).max(STREAMS[STREAMS.len() - 1] as u64);
+        let moved = |contestant: usize| match self.tasks[contestant] {
+            Task::Read(..) => threads * (part * 64) as f64,
+            Task::Copy => threads * (part / 2 * 128) as f64,
+            Task::Variant(_) | Task::Peak(_) => 0.0,
+        };
+        let speed = |contestant: &usize| moved(*contestant) / self.samples.seconds(*contestant).median;
+        let mover = (0..self.tasks.len()).max_by(|a, b| speed(a).total_cmp(&speed(b))).unwrap_or(0);
+        let peak = self.tasks.iter().position(|task| matches!(task, Task::Peak(_))).unwrap_or(0);
+        // A round's operations are the same whatever the number of rounds.
+        let done = threads * burst(Kernels::best(), probe.arithmetic, 1024) as f64 / 1024.0;
+        Ceilings { mover, moved: moved(mover), peak, done }
+    }
+
+    fn row(&self, variant: usize, ceilings: &Ceilings) -> Result<SpeedRow> {
+        let &Combination { probe, shape, working_set, threads } = self.combination;
+        let &Ceilings { mover, moved, peak, done } = ceilings;
+        let Task::Variant(table) = self.tasks[variant] else { bail!("contestant {variant} is not a variant") };
+        let work = (probe.work)(&shape);
+        let (bytes, operations) = (threads as f64 * work.bytes as f64, threads as f64 * work.operations as f64);
+        let least = |time: &dyn Fn(usize) -> f64| (bytes / moved * time(mover)).max(operations / done * time(peak));
+        let samples = &self.samples;
+        let share = samples.derived(|time| least(time) / time(variant));
+        let name = format!("{}@{} at {shape} in {}", probe.name, table.isa(), working_set.name());
+        if share.low > 1.0 + MARGIN {
+            bail!(
+                "{name} on {threads} threads reached {:.0} % of the machine's ceiling, which no more than {:.0} % of noise \
+                 explains: the measurement or the op's stated work is wrong",
+                share.median * 100.0,
+                MARGIN * 100.0
+            );
+        }
+        let seconds = samples.seconds(variant);
+        let bandwidth = samples.seconds(mover).map(|time| moved / time / 1e9);
+        let rate = samples.seconds(peak).map(|time| done / time / 1e9);
+        let by_bandwidth = bytes / bandwidth.median >= operations / rate.median;
+        // Tables stand in rising order, so the contestant before this one is the level below.
+        let isa_of = |i: usize| match self.tasks[i] {
+            Task::Variant(table) => Some(table.isa()),
+            _ => None,
+        };
+        let scalar = (0..variant).find(|i| isa_of(*i) == Some(kernels::Isa::Scalar));
+        let below = variant.checked_sub(1);
+        Ok(SpeedRow {
+            op: probe.name.to_string(),
+            isa: table.isa().name().to_string(),
+            rows: shape.r,
+            columns: shape.c,
+            tokens: shape.t,
+            working_set,
+            threads,
+            walked_bytes: self.walked_bytes,
+            work_bytes: work.bytes,
+            work_operations: work.operations,
+            arithmetic: arithmetic_name(probe.arithmetic).to_string(),
+            call_us: seconds.map(|time| time * 1e6),
+            gb_per_s: seconds.map(|time| bytes / time / 1e9),
+            gops: seconds.map(|time| operations / time / 1e9),
+            ceiling_by: self.tasks[mover].told(),
+            ceiling_gb_per_s: bandwidth,
+            ceiling_gops: rate,
+            bound: if by_bandwidth { "bandwidth" } else { "arithmetic" }.to_string(),
+            share_of_ceiling: share,
+            speedup_over_scalar: scalar.map(|scalar| samples.speedup(variant, scalar)),
+            below: below.and_then(isa_of).map(|isa| isa.name().to_string()),
+            speedup_over_below: below.map(|below| samples.speedup(variant, below)),
+        })
+    }
+}
+
+/// For tests of the report.
+#[cfg(test)]
+pub(super) fn example(op: &str, isa: &str, working_set: WorkingSet, threads: usize, speed: f64) -> SpeedRow {
+    let timed = |median: f64| crate::quantity::Timed { median, low: median * 0.98, high: median * 1.02, n: 9 };
+    SpeedRow {
+        op: op.to_string(),
+        isa: isa.to_string(),
+        rows: 2560,
+        columns: 6912,
+        tokens: 1,
+        working_set,
+        threads,
+        walked_bytes: 4_423_680,
+        work_bytes: 4_440_832,
+        work_operations: 35_389_440,
+        arithmetic: "int8".to_string(),
+        call_us: timed(200.0 / speed),
+        gb_per_s: timed(20.0 * speed),
+        gops: timed(160.0 * speed),
+        ceiling_by: "read by avx512 in 8 streams".to_string(),
+        ceiling_gb_per_s: timed(25.0),
+        ceiling_gops: timed(600.0),
+        bound: "bandwidth".to_string(),
+        share_of_ceiling: timed(0.8 * speed),
+        speedup_over_scalar: (isa != "scalar").then(|| timed(speed * 100.0)),
+        below: (isa != "scalar").then(|| "scalar".to_string()),
+        speedup_over_below: (isa != "scalar").then(|| timed(speed * 100.0)),
+    }
+}

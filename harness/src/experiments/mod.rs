@@ -1,0 +1,3 @@
+//! The experiments: one file each; [`EXPERIMENTS`](crate::experiment::EXPERIMENTS) lists them.
+
+pub mod kernels;
