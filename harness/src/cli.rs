@@ -24,7 +24,15 @@ enum Command {
     Experiment(commands::experiment::Args),
     /// Write the report of a run again, without measuring
     Report(commands::report::Args),
-    /// List, fetch and find evaluation texts
+    /// Measure how well a model predicts a text
+    Perplexity(commands::perplexity::Args),
+    /// Measure tokens per second, in the manner of llama-bench
+    Bench(commands::bench::Args),
+    /// Let a model go on from a prompt
+    Generate(commands::generate::Args),
+    /// Write a model's logits and hidden states to a file
+    Logits(commands::logits::Args),
+    /// List, fetch and find evaluation data
     Dataset(commands::dataset::Args),
 }
 
@@ -37,6 +45,10 @@ impl Cli {
         match self.command {
             Command::Experiment(args) => commands::experiment::run(args),
             Command::Report(args) => commands::report::run(args),
+            Command::Perplexity(args) => commands::perplexity::run(args),
+            Command::Bench(args) => commands::bench::run(args),
+            Command::Generate(args) => commands::generate::run(args),
+            Command::Logits(args) => commands::logits::run(args),
             Command::Dataset(args) => commands::dataset::run(args),
         }
     }
@@ -60,9 +72,9 @@ impl UserError {
         let known: Vec<&str> = known.into_iter().collect();
         let near = known.iter().map(|k| (distance(name, k), *k)).min().filter(|(d, k)| *d <= 1 + k.len() / 4);
         let meant = near.map(|(_, k)| format!(" (did you mean '{k}'?)")).unwrap_or_default();
-        let list = if known.is_empty() { "none".to_string() } else { known.join(", ") };
+        let list = if known.is_empty() { "is none here".to_string() } else { format!("is {}", known.join(", ")) };
         let hint = if hint.is_empty() { String::new() } else { format!("; {hint}") };
-        UserError::new(format!("there is no {what} '{name}'{meant}: there is {list}{hint}"))
+        UserError::new(format!("no {what} is called '{name}'{meant}: there {list}{hint}"))
     }
 }
 
@@ -121,9 +133,9 @@ mod tests {
     #[test]
     fn an_unknown_name_lists_what_there_is_and_guesses() {
         let message = UserError::unknown("dataset", "almanc", ["almanac", "wikitext2"], "").to_string();
-        assert_eq!(message, "there is no dataset 'almanc' (did you mean 'almanac'?): there is almanac, wikitext2");
+        assert_eq!(message, "no dataset is called 'almanc' (did you mean 'almanac'?): there is almanac, wikitext2");
         let message = UserError::unknown("model", "zebra", ["almanac"], "try list").to_string();
-        assert_eq!(message, "there is no model 'zebra': there is almanac; try list");
+        assert_eq!(message, "no model is called 'zebra': there is almanac; try list");
     }
 
     #[test]

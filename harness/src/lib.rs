@@ -4,7 +4,8 @@
 //! else; progress and remarks go to standard error.
 //!
 //! * [`cli`] reads the command line; each subcommand is a file of [`commands`] with its `Args` and its `run`.
-//! * [`root`] finds the repository's folders, [`dataset`] its texts.
+//! * [`root`] finds the repository's folders, [`dataset`] its texts, [`model`] its models; [`compute`] what they run on.
+//! * [`score`] measures how well a model predicts, [`speed`] how fast it runs.
 //! * [`contest`] times variants against each other, [`ceilings`] says what they are held to, [`stats`] how sure one is.
 //! * [`record`] is the folder that a run leaves behind, [`report`] the paper made of it.
 
@@ -14,6 +15,7 @@ pub mod ceilings;
 pub mod checksum;
 pub mod cli;
 pub mod commands;
+pub mod compute;
 pub mod contest;
 pub mod crew;
 pub mod dataset;
@@ -21,6 +23,7 @@ pub mod experiment;
 pub mod experiments;
 pub mod lab;
 pub mod machine;
+pub mod model;
 pub mod noise;
 pub mod output;
 pub mod progress;
@@ -28,5 +31,7 @@ pub mod quantity;
 pub mod record;
 pub mod report;
 pub mod root;
+pub mod score;
+pub mod speed;
 pub mod stats;
 pub mod table;

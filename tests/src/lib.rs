@@ -1,6 +1,6 @@
 //! Promises that cross crates, and what they are held to.
 //!
-//! * [`reference`] is a plain f64 forward pass of every transformer that the engines run: slow, obvious, with its own
+//! * [`mod@reference`] is a plain f64 forward pass of every transformer that the engines run: slow, obvious, with its own
 //!   reading of the files. It is the oracle where no golden file exists, and is itself held to the golden files.
 //! * [`parity`] holds the pass marks, and why they are what they are.
 //! * [`recipe`] writes small random models in every published form, so that promises need no download.

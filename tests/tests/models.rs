@@ -1,7 +1,9 @@
 //! What every model keeps, whatever its architecture and its form: the same bits on every ISA, however threaded, batched,
 //! split, rewound or cloned; and the logits of the plain reference.
 
-use engines::{CacheFormat, Model, Segment, Spec, State, Token, Want};
+use engines::decode::{Finish, Request, generate};
+use engines::sample::Sampler;
+use engines::{CacheFormat, Model, Segment, Settings, Spec, State, Token, Want};
 use kernels::{Isa, Rng};
 use promises::external::{checkout, report};
 use promises::golden::{largest_difference, rows};
@@ -10,6 +12,7 @@ use promises::recipe::{RECIPES, Recipe};
 use promises::reference::{Config, Reference};
 use promises::running::{bits, logits, logits_stepwise, open, plain, settings, wide};
 use proptest::prelude::*;
+use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::{Arc, LazyLock};
 
@@ -323,6 +326,45 @@ fn every_published_form_gives_the_logits_of_the_reference() {
         let blocks = recipe.layers * SEEDS as usize;
         // One code in about 1e5 lies so near a half that f32 and f64 part: a few blocks in a hundred. An error parts all.
         assert!(4 * changed <= blocks, "{}: {changed} of {blocks} blocks hold a changed code", recipe.name);
+    }
+}
+
+/// Sampled text on given kernels and threads.
+fn sampled(model: &dyn Model, settings: &Settings, prompt: &[Token], seed: u64) -> Vec<Token> {
+    let model = model.with(settings);
+    let sampler = Sampler { top_k: 40, top_p: 0.95, repetition_penalty: 1.1, seed, ..Sampler::default() };
+    let request = Request {
+        prompt,
+        max_tokens: 24,
+        sampler: &sampler,
+        kernels: settings.cpu.kernels(),
+        stop_tokens: &[],
+        stop_texts: &[],
+        tokenizer: None,
+    };
+    let mut text = Vec::new();
+    let mut take = |token| {
+        text.push(token);
+        ControlFlow::Continue(())
+    };
+    let finish = generate(&*model, &mut model.start(0), &request, &mut take).expect("a text");
+    assert_eq!((finish, text.len()), (Finish::MaxTokens, request.max_tokens));
+    text
+}
+
+#[test]
+fn text_is_a_function_of_the_seed_on_every_isa_and_number_of_threads() {
+    let mut rng = Rng::new(9);
+    for (name, model) in MODELS.iter() {
+        let prompt = random_tokens(&mut rng, model.vocab(), 5);
+        let text = |isa, threads, seed| sampled(&**model, &settings(isa, threads, CacheFormat::F32), &prompt, seed);
+        let expected = text(Isa::Scalar, 1, 1);
+        for isa in Isa::available() {
+            for threads in [1, 2] {
+                assert_eq!(text(isa, threads, 1), expected, "{name} on {isa}, {threads} threads");
+            }
+        }
+        assert_ne!(text(Isa::best(), 1, 2), expected, "{name}: another seed");
     }
 }
 
