@@ -5,7 +5,7 @@
 //! Inherited variants are not timed twice; levels that this CPU lacks are left out. What is timed here is checked by
 //! `tests/conformance.rs`.
 
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{Criterion, SamplingMode, Throughput, criterion_group, criterion_main};
 use kernels::probe::OPS;
 use std::time::Duration;
 
@@ -13,7 +13,8 @@ fn ops(criterion: &mut Criterion) {
     for op in OPS {
         for table in op.own_tables() {
             let mut group = criterion.benchmark_group(format!("{}@{}", op.name, table.isa()));
-            group.sample_size(20).warm_up_time(Duration::from_millis(200)).measurement_time(Duration::from_secs(1));
+            group.sampling_mode(SamplingMode::Flat).sample_size(20);
+            group.warm_up_time(Duration::from_millis(200)).measurement_time(Duration::from_secs(1));
             for shape in (op.model_shapes)() {
                 let work = (op.work)(&shape);
                 group.throughput(Throughput::ElementsAndBytes { elements: work.operations, bytes: work.bytes });
