@@ -375,7 +375,7 @@ fn check(probe: &Probe, shape: Shape, lab: &Lab) -> Result<Vec<CheckRow>> {
         });
         let (tolerance, broken) = match probe.tolerance {
             Tolerance::Exact => (0.0, differing > 0),
-            Tolerance::Absolute(most, _) => (f64::from(most), !(largest.1 <= f64::from(most))),
+            Tolerance::Absolute(most, _) => (f64::from(most), largest.1.is_nan() || largest.1 > f64::from(most)),
         };
         if broken {
             let i = largest.0;

@@ -230,7 +230,9 @@ impl Experiment for Perplexity {
         let mut bits_are_checked = false;
         for name in &config.datasets {
             if !dataset::is_present(name)? {
-                let remedy = format!("harness dataset fetch {name}");
+                let cards = dataset::list()?;
+                let owner = cards.iter().find(|card| card.texts.contains_key(name)).map_or(name, |card| &card.name);
+                let remedy = format!("harness dataset fetch {owner}");
                 emit(Row::Absent { dataset: name.clone(), remedy })?;
                 continue;
             }

@@ -164,6 +164,9 @@ pub struct SpeedRow {
     pub share_of_bandwidth: Timed,
     /// Operations that had to be done a second, in units of what the peaks allow.
     pub share_of_peak: Timed,
+    /// Decode on several threads: what handing over between them takes when there is nothing else to do, over the time of a
+    /// step, within blocks.
+    pub share_of_handover: Option<Timed>,
     /// How many times as fast as on one thread, within blocks.
     pub speedup_over_one_thread: Option<Timed>,
     /// The level below that took part.

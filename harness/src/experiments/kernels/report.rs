@@ -302,7 +302,7 @@ fn by_case(rows: &[&SpeedRow], x: Axis, value: impl Fn(&SpeedRow) -> Option<Poin
         });
         series[place].points.push(Point { y: (at as f64).into(), ..point });
     }
-    series.sort_by(|a, b| a.name.parse::<Isa>().ok().cmp(&b.name.parse::<Isa>().ok()));
+    series.sort_by_key(|series| series.name.parse::<Isa>().ok());
     (!names.is_empty()).then(|| Chart { x, y: Axis { label: String::new(), scale: Scale::Names(names) }, series })
 }
 

@@ -64,8 +64,8 @@ fn method(config: &Config) -> Vec<String> {
     vec![
         format!(
             "A text is cut into windows of {} tokens that follow each other without overlap; every token (of the first {} at \
-             most) is predicted once, from what precedes it in its window. Standard errors and intervals take windows, not \
-             tokens, as independent; intervals of differences draw windows again ({} times). Differences are paired: both \
+             most) is predicted once, from what precedes it in its window. Standard errors and intervals take windows (or, where \
+             these are few, runs of tokens), not tokens, as independent; intervals of differences draw them again ({} times). Differences are paired: both \
              models predict the same token at the same place.",
             config.context,
             format::integer(config.max_tokens as u64),

@@ -2,9 +2,10 @@
 
 use std::hint::black_box;
 use std::sync::Arc;
+use std::time::Instant;
 
 use anyhow::{Result, bail};
-use engines::{Facts, Model, State};
+use engines::{Cpu, Facts, Model, State};
 use kernels::probe::Arithmetic;
 use kernels::{Isa, Kernels, Lines};
 
@@ -21,6 +22,8 @@ enum Contestant {
     Setting { isa: Isa, threads: usize, model: Arc<dyn Model> },
     /// What the machine can do.
     Ceiling { task: Task, threads: usize },
+    /// The hand-overs of a decoded token between so many threads, and nothing else.
+    Handover { cpu: Cpu, threads: usize, phases: usize },
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -85,8 +88,14 @@ pub(super) fn speeds(name: &str, model: &dyn Model, test: &Test, config: &Config
     let mut contestants = Vec::new();
     for isa in levels(test, model, config, lab) {
         for &threads in &counts {
-            let model = model.with(&lab.settings(isa, threads, cache)?);
-            contestants.push(Contestant::Setting { isa, threads, model });
+            let settings = lab.settings(isa, threads, cache)?;
+            contestants.push(Contestant::Setting { isa, threads, model: model.with(&settings) });
+        }
+    }
+    if test.decode.is_some() {
+        for &threads in counts.iter().filter(|threads| **threads > 1) {
+            let cpu = lab.settings(lab.isa, threads, cache)?.cpu;
+            contestants.push(Contestant::Handover { cpu, threads, phases: facts.decode_phases });
         }
     }
     let linear = if facts.weights.starts_with("ternary") { Arithmetic::Int8 } else { Arithmetic::F32 };
@@ -154,6 +163,9 @@ fn measure(
             &Contestant::Ceiling { task, threads } => {
                 contest::repetitions(budget, |calls| crew.time_on(threads, Command { task, threads, calls }))?
             }
+            Contestant::Handover { cpu, phases, .. } => {
+                contest::repetitions(budget, |calls| rehearse(cpu, *phases, calls))?
+            }
         });
     }
     contest(contestants.len(), budget, |i| match &contestants[i] {
@@ -161,7 +173,17 @@ fn measure(
         &Contestant::Ceiling { task, threads } => {
             Ok(crew.time_on(threads, Command { task, threads, calls: calls[i] })? / calls[i] as f64)
         }
+        Contestant::Handover { cpu, phases, .. } => Ok(rehearse(cpu, *phases, calls[i])? / calls[i] as f64),
     })
+}
+
+/// Seconds of so many regions of `phases` empty phases.
+fn rehearse(cpu: &Cpu, phases: usize, regions: u64) -> Result<f64> {
+    let clock = Instant::now();
+    for _ in 0..regions {
+        cpu.rehearse(phases)?;
+    }
+    Ok(clock.elapsed().as_secs_f64())
 }
 
 /// What was measured of a test.
@@ -251,6 +273,7 @@ impl Contest<'_> {
                 _ => None,
             })
             .max_by_key(|(_, level)| *level);
+        let handover = self.find(|c| matches!(c, Contestant::Handover { threads: t, .. } if *t == threads));
         let seconds = samples.seconds(index);
         let tokens = self.test.prefill.unwrap_or(1) as f64;
         Ok(Some(SpeedRow {
@@ -278,6 +301,7 @@ impl Contest<'_> {
             arithmetic: arithmetic_name(self.linear).to_string(),
             share_of_bandwidth,
             share_of_peak,
+            share_of_handover: handover.map(|handover| samples.derived(|time| time(handover) / time(index))),
             speedup_over_one_thread: one.filter(|_| threads > 1).map(|one| samples.speedup(index, one)),
             below: below.map(|(_, level)| level.name().to_string()),
             speedup_over_below: below.map(|(below, _)| samples.speedup(index, below)),
@@ -304,6 +328,7 @@ mod tests {
             cache_bytes_per_position: 3,
             linear_operations: 800,
             head_operations: 500,
+            decode_phases: 10,
         }
     }
 

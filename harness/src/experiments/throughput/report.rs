@@ -91,6 +91,9 @@ fn findings(models: &[&ModelRow], speeds: &[&SpeedRow]) -> Vec<String> {
                     format::percent(row.share_of_peak.median)
                 );
             }
+            if let Some(share) = row.share_of_handover {
+                text += &format!("; handing over between threads takes {} of a step", format::percent(share.median));
+            }
             findings.push(text + ".");
         }
     }
@@ -165,7 +168,8 @@ fn test_name(row: &SpeedRow) -> String {
 
 fn speed_table(speeds: &[&SpeedRow]) -> Table {
     let caption = "Speeds. The wait is the time to the first token (prefill) or of a step (decode). Shares are of the \
-                   bandwidth and the peak measured in the same blocks with as many threads; ratios are taken within blocks.";
+                   bandwidth and the peak measured in the same blocks with as many threads; the hand-over is the share of a step that \
+                   an empty walk through its phases takes; ratios are taken within blocks.";
     let mut table = Table::new(
         caption,
         &[
@@ -177,6 +181,7 @@ fn speed_table(speeds: &[&SpeedRow]) -> Table {
             ">wait, ms",
             ">of bandwidth",
             ">of peak",
+            ">hand-over",
             ">× one thread",
             ">× level below",
             ">n",
@@ -193,6 +198,7 @@ fn speed_table(speeds: &[&SpeedRow]) -> Table {
             format::timed(&row.wait_ms, 3),
             format::timed_percent(&row.share_of_bandwidth),
             format::timed_percent(&row.share_of_peak),
+            row.share_of_handover.map_or("–".to_string(), |share| format::percent(share.median)),
             ratio(row.speedup_over_one_thread),
             ratio(row.speedup_over_below),
             row.tokens_per_s.n.to_string(),
@@ -275,6 +281,7 @@ mod tests {
             arithmetic: "int8".to_string(),
             share_of_bandwidth: timed(0.8),
             share_of_peak: timed(0.1),
+            share_of_handover: None,
             speedup_over_one_thread: None,
             below: None,
             speedup_over_below: None,
