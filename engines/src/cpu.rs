@@ -39,6 +39,15 @@ impl Cpu {
         self.team.threads()
     }
 
+    /// One parallel region of `phases` phases in which every member claims one empty item: what handing over between threads
+    /// costs a forward pass of so many phases (see [`Facts::decode_phases`](crate::Facts::decode_phases)) beside its work.
+    ///
+    /// # Errors
+    /// None while the threads live.
+    pub fn rehearse(&self, phases: usize) -> Result<()> {
+        self.team(|member| (0..phases).try_for_each(|_| member.phase(self.threads(), |_| Ok(())))).map(|_| ())
+    }
+
     /// One parallel region: see [`Team::run`].
     pub(crate) fn team<T: Send>(&self, body: impl Fn(&Member<'_>) -> Result<T> + Sync) -> Result<Vec<T>> {
         self.team.run(body)

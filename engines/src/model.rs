@@ -163,6 +163,8 @@ pub struct Facts {
     pub linear_operations: u64,
     /// The same in the head.
     pub head_operations: u64,
+    /// Phases of one token's forward pass, each of which ends with all threads waiting for each other.
+    pub decode_phases: usize,
 }
 
 /// A line of [`ARCHITECTURES`].

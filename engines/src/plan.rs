@@ -45,27 +45,29 @@ pub(crate) fn blocks(rows: &[usize], threads: usize, most: usize) -> Vec<Block> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::collection::vec;
+    use proptest::prelude::*;
 
-    #[test]
-    fn blocks_cover_every_row_once_and_shrink() {
-        for threads in [1, 2, 3, 8, 16] {
-            for rows in [vec![1], vec![16, 17], vec![2560, 640, 640], vec![6912], vec![128_256], vec![100, 3, 33]] {
-                let most = if threads == 3 { 200 } else { usize::MAX };
-                let blocks = blocks(&rows, threads, most);
-                let mut next = vec![0; rows.len()];
-                let mut start = 0;
-                for block in &blocks {
-                    assert_eq!(block.rows.start, next[block.matrix]);
-                    assert_eq!(block.start, start);
-                    assert!(most == usize::MAX || block.rows.len() <= 256);
-                    assert!(block.rows.start.is_multiple_of(TILE_ROWS) && !block.rows.is_empty());
-                    assert!(block.rows.end.is_multiple_of(TILE_ROWS) || block.rows.end == rows[block.matrix]);
-                    next[block.matrix] = block.rows.end;
-                    start += block.rows.len();
-                }
-                assert_eq!(next, rows, "{threads} threads");
-                assert!(threads == 1 || blocks.last().unwrap().rows.len() <= UNIT);
+    proptest! {
+        #[test]
+        fn blocks_cover_every_row_once_and_end_small(
+            rows in vec(1..10_000usize, 1..4),
+            threads in 1..33usize,
+            most in prop_oneof![Just(usize::MAX), 1..3000usize],
+        ) {
+            let blocks = blocks(&rows, threads, most);
+            let mut next = vec![0; rows.len()];
+            let mut start = 0;
+            for block in &blocks {
+                prop_assert_eq!((block.rows.start, block.start), (next[block.matrix], start));
+                prop_assert!(block.rows.start.is_multiple_of(TILE_ROWS) && !block.rows.is_empty());
+                prop_assert!(block.rows.end.is_multiple_of(TILE_ROWS) || block.rows.end == rows[block.matrix]);
+                prop_assert!(block.rows.len() <= most.max(1).saturating_add(UNIT));
+                next[block.matrix] = block.rows.end;
+                start += block.rows.len();
             }
+            prop_assert_eq!(next, rows);
+            prop_assert!(threads == 1 || blocks[blocks.len() - 1].rows.len() <= UNIT);
         }
     }
 }

@@ -15,7 +15,7 @@
 
 pub mod activation;
 pub mod attention;
-#[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "scalar code computes one product at a time"))]
+#[cfg(target_arch = "x86_64")]
 mod blocking;
 pub mod ceiling;
 pub mod dense;
@@ -31,7 +31,7 @@ pub mod quantise;
 mod rng;
 pub mod rope;
 pub mod softmax;
-#[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "scalar code walks one row at a time"))]
+#[cfg(target_arch = "x86_64")]
 mod streams;
 mod table;
 pub mod ternary;

@@ -5,6 +5,7 @@
 //! equal length, which are walked side by side: each stays long and sequential, and one load of the activations serves
 //! all of them.
 
+use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
 use std::array;
 
 /// Rounds of N items, one of each stream: stream s holds items `s * items / N .. (s + 1) * items / N`.
@@ -20,10 +21,8 @@ pub(crate) fn leftovers<const N: usize>(items: usize) -> impl Iterator<Item = us
 }
 
 /// Asks for the line `ahead` bytes after `at`; never faults, so the address may lie outside every allocation.
-#[cfg(target_arch = "x86_64")]
 #[inline(always)]
 pub(crate) fn prefetch<T>(at: *const T, ahead: usize) {
-    use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
     let address = at.cast::<i8>().wrapping_add(ahead);
     // SAFETY: a prefetch is a hint: it reads nothing architecturally and ignores addresses that are not mapped.
     unsafe { _mm_prefetch::<_MM_HINT_T0>(address) };

@@ -41,6 +41,26 @@ fn difference(op: &Probe, table: &'static Kernels, shape: &Shape, seed: u64) -> 
 }
 
 #[test]
+fn the_instructions_of_every_op_are_counted() {
+    let counted = include_str!("../benches/counts.rs");
+    for op in OPS {
+        assert!(counted.contains(&format!("= {:?};", op.name)), "{} is missing in benches/counts.rs", op.name);
+    }
+}
+
+#[test]
+fn every_op_has_shapes_of_models_and_names_are_unique() {
+    for (i, op) in OPS.iter().enumerate() {
+        assert!(OPS[..i].iter().all(|earlier| earlier.name != op.name), "two ops are called {}", op.name);
+        let shapes = (op.model_shapes)();
+        assert!(!shapes.is_empty(), "{} has no model shape to time", op.name);
+        for shape in shapes.into_iter().chain((op.shapes)()) {
+            assert_eq!((op.admit)(shape), shape, "{} lists a shape that it does not admit", op.name);
+        }
+    }
+}
+
+#[test]
 fn every_isa_gives_the_same_bits() {
     print_missing_levels();
     let mut wrong = Vec::new();

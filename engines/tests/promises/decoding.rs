@@ -76,6 +76,33 @@ fn generation_ends_at_stop_tokens_callers_and_the_context() {
 }
 
 #[test]
+fn generation_ends_where_a_stop_text_is_complete() {
+    // Pieces "aa" to "hh", so that most stop texts straddle two tokens.
+    let mut vocabulary = 2i32.to_le_bytes().to_vec();
+    for i in 0..VOCAB as u8 {
+        let piece = [b'a' + i % 8, b'a' + i / 8 % 8];
+        vocabulary.extend([0u8, 0, 0, 0, 2, 0, 0, 0]);
+        vocabulary.extend(piece);
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tokenizer.bin");
+    std::fs::write(&path, vocabulary).unwrap();
+    let tokenizer = engines::Tokenizer::from_file(&path).unwrap();
+    let model = model();
+    let prompt = tokens(5, VOCAB, 6);
+    let sampler = Sampler { seed: 2, ..Sampler::default() };
+    let (all, _) = run(&*model, &mut model.start(0), &request(&prompt, 20, &sampler));
+    let text: String = all.iter().map(|t| String::from_utf8(tokenizer.piece_bytes(*t)).unwrap()).collect();
+    for at in [4, 9, 15] {
+        let stops = ["never".to_string(), text[at..at + 3].to_string()];
+        let ends = text.find(&stops[1]).unwrap() + 3;
+        let request = Request { stop_texts: &stops, tokenizer: Some(&tokenizer), ..request(&prompt, 20, &sampler) };
+        let (stopped, finish) = run(&*model, &mut model.start(0), &request);
+        assert_eq!((&stopped[..], finish.unwrap()), (&all[..ends.div_ceil(2)], Finish::StopText(1)));
+    }
+}
+
+#[test]
 fn what_cannot_be_generated_is_an_error() {
     let model = model();
     let greedy = Sampler::greedy();

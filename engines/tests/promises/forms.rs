@@ -135,6 +135,7 @@ fn facts_add_up() {
     assert_eq!((facts.linear_bytes, facts.head_bytes), (linear as u64 / 4, 4 * (VOCAB * WIDTH) as u64));
     assert_eq!(facts.other_bytes, 4 * (vectors + WIDTH) as u64);
     assert_eq!(facts.cache_bytes_per_position, (2 * LAYERS * 32 * 4) as u64);
+    assert_eq!(facts.decode_phases, 5 * LAYERS + 1);
     assert_eq!((facts.architecture, &facts.weights[..]), ("bitnet-b1.58", "ternary i2, f32 head"));
     assert!(engines::ARCHITECTURES.iter().any(|architecture| architecture.name == facts.architecture));
 }

@@ -3,6 +3,8 @@
 use crate::tiny::{Form, Recipe, Tiny, VOCAB, on, settings, tokens};
 use engines::{CacheFormat, Model, Segment, Settings, Spec, State, Token, Want, load};
 use kernels::{Isa, Rng};
+use proptest::collection::vec;
+use proptest::prelude::*;
 use safetensors::Dtype;
 use std::sync::Arc;
 
@@ -105,6 +107,49 @@ fn sequences_in_one_batch_do_not_see_each_other() {
                 assert!(logits[i].as_slice() == &expected[first * 640..], "round {round}, sequence {i}");
                 assert_eq!(logits[i].rows(), sequence.len() - first);
             }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    /// Continuous batching: each call reads some tokens of some sequences, in whatever order.
+    #[test]
+    fn any_schedule_of_any_sequences_gives_the_same_bits(
+        sequences in vec(vec(0..640u32, 1..40), 1..5),
+        schedule in vec((0..5usize, 1..30usize, any::<bool>()), 1..20),
+        threads in 1..4usize,
+    ) {
+        let model = synthetic(&on(Isa::best(), threads));
+        let mut states: Vec<State> = sequences.iter().map(|_| model.start(0)).collect();
+        let mut found: Vec<Vec<f32>> = vec![Vec::new(); sequences.len()];
+        let mut call = |counts: &[usize]| {
+            let segments = states.iter_mut().zip(&sequences).zip(counts).filter_map(|((state, sequence), count)| {
+                let read = state.len();
+                let tokens = &sequence[read..sequence.len().min(read + count)];
+                (!tokens.is_empty()).then_some(Segment { state, tokens, want: Want::All })
+            });
+            let mut batch: Vec<Segment<'_>> = segments.collect();
+            let lengths: Vec<usize> = batch.iter().map(|segment| segment.tokens.len()).collect();
+            let logits = model.forward(&mut batch).unwrap();
+            prop_assert!(logits.iter().zip(&lengths).all(|(logits, n)| logits.rows() == *n));
+            let mut logits = logits.into_iter();
+            for (i, count) in counts.iter().enumerate() {
+                if *count > 0 && found[i].len() < 640 * sequences[i].len() {
+                    found[i].extend_from_slice(logits.next().unwrap().as_slice());
+                }
+            }
+            Ok(())
+        };
+        for (which, count, all) in schedule {
+            let counts: Vec<usize> =
+                (0..sequences.len()).map(|i| if all || i == which { count } else { 0 }).collect();
+            call(&counts)?;
+        }
+        call(&vec![40; sequences.len()])?;
+        for (sequence, found) in sequences.iter().zip(&found) {
+            prop_assert!(*found == whole(&*model, sequence));
         }
     }
 }

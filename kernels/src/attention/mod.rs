@@ -115,6 +115,11 @@ impl<E: CacheElement> Op for Attention<E> {
         shapes
     }
 
+    fn model_shapes() -> Vec<Shape> {
+        // Four queries to a shared head, as a 2B model has; short, ordinary and long contexts.
+        [128, 512, 2048].map(|n| Shape::new(4, 128, n)).to_vec()
+    }
+
     fn admit(shape: Shape) -> Shape {
         Shape::new(shape.r, shape.c.max(1), shape.t.max(1))
     }

@@ -50,8 +50,10 @@ impl<E: Widen> Product for Dense<'_, E> {
         let mut sums = [[_mm512_setzero_ps(); T]; N];
         let whole = cols / LANES * LANES;
         for c in (0..whole).step_by(LANES) {
-            for w in w {
-                prefetch(w.wrapping_add(c), AHEAD);
+            if N > T {
+                for w in w {
+                    prefetch(w.wrapping_add(c), AHEAD);
+                }
             }
             // The smaller side waits in registers, the other passes through one.
             if T < N {

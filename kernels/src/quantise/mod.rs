@@ -14,6 +14,10 @@
 //! **Cost** 4·C bytes read, C written; about 4·C operations.
 //!
 //! **Source** BitNet b1.58 (arXiv 2402.17764); Hugging Face `ActQuant`.
+//!
+//! **Variants** AVX-512: sixteen activations at a time, masked tail. AVX2: eight, the tail one by one.
+//!
+//! **Not done** joining it with the norm that precedes it in a BitLinear.
 
 use crate::probe::{Op, Shape, Work};
 use crate::{Kernels, Rng};
@@ -77,6 +81,10 @@ impl Op for Quantise {
         let widths = [0, 1, 2, 7, 8, 9, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 256, 1000];
         let models = [Shape::new(1, 2560, 1), Shape::new(1, 6912, 1), Shape::new(1, 2560, 16)];
         widths.into_iter().map(|c| Shape::new(1, c, 8)).chain(models).collect()
+    }
+
+    fn model_shapes() -> Vec<Shape> {
+        vec![Shape::new(1, 2560, 1), Shape::new(1, 6912, 1), Shape::new(1, 2560, 16)]
     }
 
     fn case(shape: &Shape, rng: &mut Rng) -> Case {

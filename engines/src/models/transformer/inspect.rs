@@ -1,7 +1,7 @@
 //! What reports and tests ask of a transformer.
 
 use super::pass::{Pass, Source};
-use super::{Transformer, Weights};
+use super::{Transformer, Weights, phases};
 use crate::config::Config;
 use crate::linear::{self, Linear};
 use crate::team::lock;
@@ -31,6 +31,7 @@ impl Inspect for Transformer {
             cache_bytes_per_position: 2 * bytes(layers * weights.config.kv_width() * self.settings.cache.bytes()),
             linear_operations: 2 * numbers,
             head_operations: 2 * table,
+            decode_phases: phases::of_one_token(layers),
         }
     }
 

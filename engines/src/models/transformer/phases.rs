@@ -17,6 +17,11 @@ use kernels::{CacheElement, Kernels};
 use std::ops::Range;
 use std::sync::Mutex;
 
+/// Phases of a pass of one token: the products of each layer, its attention, and the head.
+pub(super) fn of_one_token(layers: usize) -> usize {
+    5 * layers + 1
+}
+
 /// Hidden states `[L + 1]` of `[T, D]`, and where this pass's tokens begin.
 type Trace<'t> = (&'t Mutex<Vec<Vec<f32>>>, usize);
 

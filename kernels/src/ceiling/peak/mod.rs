@@ -9,6 +9,10 @@
 //! operations a round holds, and say so.
 //!
 //! **Cost** no memory.
+//!
+//! **Variants** AVX-512: `vpdpbusd` (64 multiply-adds) and `vfmadd` on sixteen chains. AVX2: `vpmaddubsw` with a 16-bit
+//! addition (32 multiply-adds for two instructions; widening left out, so that it stays an upper bound) and `vfmadd` on
+//! ten.
 
 use crate::Kernels;
 

@@ -15,7 +15,7 @@ use std::array;
 use std::ops::Range;
 
 /// Bytes between a load and the prefetch of its stream.
-const AHEAD: usize = 1792;
+const AHEAD: usize = 2048;
 /// Groups whose products add up in 16 bits: 8 groups of 4 planes are 32 additions of at most 768 in magnitude.
 const RUN: usize = 8;
 
@@ -89,45 +89,62 @@ fn add<const N: usize, const T: usize>(
     debug_assert!(groups.len() <= RUN);
     let lines = lines.map(|lines| lines[groups.clone()].as_ptr().cast::<__m256i>());
     let codes = codes.map(|codes| codes[16 * groups.start..16 * groups.end].as_ptr().cast::<i32>());
-    let crumb = _mm256_set1_epi8(0b11);
-    let mut narrow = [[[_mm256_setzero_si256(); 2]; T]; N];
-
-    macro_rules! plane {
-        ($g:expr, $plane:literal) => {
-            // SAFETY: a token has 16 codes a group.
-            let q: [_; T] =
-                array::from_fn(|t| unsafe { _mm256_set1_epi32(codes[t].add(4 * $g + $plane).read_unaligned()) });
-            for n in 0..N {
-                for half in 0..2 {
-                    // SAFETY: a line is two registers; there is one a group.
-                    let line = unsafe { _mm256_load_si256(lines[n].add(2 * $g + half)) };
-                    let unpacked = _mm256_and_si256(_mm256_srli_epi16::<{ 2 * $plane }>(line), crumb);
-                    for t in 0..T {
-                        let pairs = _mm256_maddubs_epi16(unpacked, q[t]);
-                        narrow[n][t][half] = _mm256_add_epi16(narrow[n][t][half], pairs);
-                    }
-                }
-            }
-        };
-    }
+    let mut narrow = [[[_mm256_setzero_si256(); 2]; N]; T];
     for g in 0..groups.len() {
+        // SAFETY: a token has 16 codes a group, in four planes.
+        let four = |t: usize, plane| unsafe { _mm256_set1_epi32(codes[t].add(4 * g + plane).read_unaligned()) };
+        // SAFETY: a line is two registers; there is one a group.
+        let half_line = |n: usize, half| unsafe { _mm256_load_si256(lines[n].add(2 * g + half)) };
         for lines in lines {
             prefetch(lines.wrapping_add(2 * g), AHEAD);
         }
-        plane!(g, 0);
-        plane!(g, 1);
-        plane!(g, 2);
-        plane!(g, 3);
+        if T == 1 {
+            // The activations of all planes wait in registers, each half line passes through one.
+            let q: [_; 4] = array::from_fn(|plane| four(0, plane));
+            for (n, narrow) in narrow[0].iter_mut().enumerate() {
+                for (half, narrow) in narrow.iter_mut().enumerate() {
+                    let [a, b, c, d] = planes(half_line(n, half));
+                    let ab = _mm256_add_epi16(_mm256_maddubs_epi16(a, q[0]), _mm256_maddubs_epi16(b, q[1]));
+                    let cd = _mm256_add_epi16(_mm256_maddubs_epi16(c, q[2]), _mm256_maddubs_epi16(d, q[3]));
+                    *narrow = _mm256_add_epi16(*narrow, _mm256_add_epi16(ab, cd));
+                }
+            }
+        } else {
+            // One plane of all halves waits in registers, the tokens pass through one.
+            for plane in 0..4 {
+                let unpacked: [[_; 2]; N] =
+                    array::from_fn(|n| array::from_fn(|half| planes(half_line(n, half))[plane]));
+                for (t, narrow) in narrow.iter_mut().enumerate() {
+                    let q = four(t, plane);
+                    for (narrow, unpacked) in narrow.as_flattened_mut().iter_mut().zip(unpacked.as_flattened()) {
+                        *narrow = _mm256_add_epi16(*narrow, _mm256_maddubs_epi16(*unpacked, q));
+                    }
+                }
+            }
+        }
     }
     let one = _mm256_set1_epi16(1);
     for n in 0..N {
         for t in 0..T {
             for half in 0..2 {
-                let wide = _mm256_madd_epi16(narrow[n][t][half], one);
+                let wide = _mm256_madd_epi16(narrow[t][n][half], one);
                 sums[n][t][half] = _mm256_add_epi32(sums[n][t][half], wide);
             }
         }
     }
+}
+
+/// The four codes of every byte.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn planes(line: __m256i) -> [__m256i; 4] {
+    let crumb = _mm256_set1_epi8(0b11);
+    [
+        _mm256_and_si256(line, crumb),
+        _mm256_and_si256(_mm256_srli_epi16::<2>(line), crumb),
+        _mm256_and_si256(_mm256_srli_epi16::<4>(line), crumb),
+        _mm256_and_si256(_mm256_srli_epi16::<6>(line), crumb),
+    ]
 }
 
 /// Sums of code times activation, as results of sixteen rows.

@@ -1,0 +1,75 @@
+//! Counts the instructions of every op on its smallest model shape, which no noise of the machine can move:
+//! `cargo bench -p kernels --bench counts` (needs valgrind and `cargo install iai-callgrind-runner --version 0.16.1`).
+//!
+//! Valgrind translates the program and knows no AVX-512, so only the scalar and the AVX2 level can be counted; an AVX-512
+//! variant is held by its time alone. Where AVX2 inherits the scalar variant the two counts are equal.
+
+#![expect(missing_docs, reason = "the macros of iai-callgrind generate public items without documentation")]
+
+use iai_callgrind::{library_benchmark, library_benchmark_group, main};
+use kernels::probe::{Case, OPS, Probe};
+use kernels::{Isa, Kernels};
+use std::hint::black_box;
+
+/// The op's smallest model shape, ready to run.
+fn prepare(name: &str) -> Box<dyn Case> {
+    let op = Probe::find(OPS, name).unwrap_or_else(|| panic!("no op is called {name}"));
+    let shapes = (op.model_shapes)();
+    let smallest = shapes.iter().min_by_key(|shape| (op.work)(shape).operations);
+    (op.case)(smallest.unwrap_or_else(|| panic!("{name} has no model shape")), 1)
+}
+
+fn run(mut case: Box<dyn Case>, isa: Isa) -> Box<dyn Case> {
+    let table = Kernels::for_isa(isa).unwrap_or_else(|| panic!("this CPU, as valgrind shows it, has no {isa}"));
+    black_box(&mut case).run(table);
+    // Returned, so that dropping it is not counted.
+    case
+}
+
+/// One benchmark a level for each op; `tests/conformance.rs` sees to it that none of `OPS` is missing.
+macro_rules! count {
+    ($($id:ident = $name:literal;)+) => {
+        #[library_benchmark]
+        $(#[bench::$id(prepare($name))])+
+        fn scalar(case: Box<dyn Case>) -> Box<dyn Case> {
+            run(case, Isa::Scalar)
+        }
+
+        #[library_benchmark]
+        $(#[bench::$id(prepare($name))])+
+        fn avx2(case: Box<dyn Case>) -> Box<dyn Case> {
+            run(case, Isa::Avx2)
+        }
+    };
+}
+
+count! {
+    ternary_i2 = "ternary/i2";
+    quantise = "quantise";
+    dense_f32 = "dense/f32";
+    dense_bf16 = "dense/bf16";
+    dense_f16 = "dense/f16";
+    embedding_f32 = "embedding/f32";
+    embedding_bf16 = "embedding/bf16";
+    embedding_f16 = "embedding/f16";
+    transpose = "transpose";
+    norm_rms = "norm/rms";
+    norm_layer = "norm/layer";
+    attention_f32 = "attention/f32";
+    attention_bf16 = "attention/bf16";
+    rope_half_split = "rope/half_split";
+    rope_interleaved = "rope/interleaved";
+    sigmoid = "activation/sigmoid";
+    silu = "activation/silu";
+    gelu_tanh = "activation/gelu_tanh";
+    gelu_erf = "activation/gelu_erf";
+    squared_relu = "activation/squared_relu";
+    swiglu = "activation/swiglu";
+    squared_relu_glu = "activation/squared_relu_glu";
+    softmax = "softmax";
+    top_k = "top_k";
+    ceiling_read = "ceiling/read";
+}
+
+library_benchmark_group!(name = ops; benchmarks = scalar, avx2);
+main!(library_benchmark_groups = ops);

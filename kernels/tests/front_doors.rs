@@ -1,0 +1,99 @@
+//! Every front door refuses shapes that disagree, on every level, before a variant sees them; and takes slices that lie
+//! anywhere.
+
+use kernels::ternary::{Activations, Layout, TernaryMatrix};
+use kernels::transpose::Grid;
+use kernels::{Kernels, Lines, Rng};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+/// Whether the call panics with a message that holds `part`.
+fn refuses<R>(part: &str, call: impl FnOnce() -> R) {
+    let payload = catch_unwind(AssertUnwindSafe(call)).err().unwrap_or_else(|| panic!("nothing says '{part}'"));
+    let text = payload.downcast_ref::<String>().cloned();
+    let text = text.or_else(|| payload.downcast_ref::<&str>().map(|text| (*text).to_string())).unwrap_or_default();
+    assert!(text.contains(part), "'{text}' does not say '{part}'");
+}
+
+#[test]
+fn ternary_products_refuse_shapes_that_disagree() {
+    let matrix = TernaryMatrix::zeros(20, 70, Layout::I2);
+    let codes = [0i8; 256];
+    let good = Activations { codes: &codes, stride: 128, sums: &[0; 2], scales: &[1.0; 2] };
+    for kernels in Kernels::available() {
+        let product = |x: Activations<'_>, out: &mut [f32]| kernels.ternary_matmul(matrix.view(), x, out);
+        product(good, &mut [0.0; 40]);
+        refuses("stride of codes for 70 columns", || product(Activations { stride: 70, ..good }, &mut [0.0; 40]));
+        refuses("codes of 2 tokens", || product(Activations { codes: &codes[1..], ..good }, &mut [0.0; 40]));
+        refuses("sums of 2 tokens", || product(Activations { sums: &[0], ..good }, &mut [0.0; 40]));
+        refuses("out [20, 2]", || product(good, &mut [0.0; 39]));
+    }
+}
+
+#[test]
+fn ternary_matrices_refuse_what_is_not_ternary_or_not_there() {
+    refuses("weights for a 2×3 matrix", || TernaryMatrix::pack(&[0; 5], 2, 3, Layout::I2));
+    refuses("weight 2 at row 1, column 0", || TernaryMatrix::pack(&[0, 0, 2, 0], 2, 2, Layout::I2));
+    let matrix = TernaryMatrix::zeros(40, 5, Layout::I2);
+    refuses("(40, 0) in a 40×5 matrix", || matrix.get(40, 0));
+    refuses("rows 0..41 of 40", || matrix.row_range(0..41).rows());
+    refuses("starts inside a tile", || matrix.row_range(8..16).rows());
+    refuses("ends inside a tile", || matrix.row_range(16..39).rows());
+    assert_eq!(matrix.row_range(16..40).rows(), 24);
+}
+
+#[test]
+fn the_matrix_ops_refuse_shapes_that_disagree() {
+    let lines = Lines::zeroed(4);
+    for kernels in Kernels::available() {
+        refuses("3 codes for 4 activations", || kernels.quantise(&[0.0; 4], &mut [0; 3]));
+        refuses("0 columns", || kernels.dense_matmul(&[0.0f32; 4], &[0.0; 4], 0, &mut [0.0]));
+        refuses("weights [R, 3] have 4 elements", || kernels.dense_matmul(&[0.0f32; 4], &[0.0; 3], 3, &mut [0.0]));
+        refuses("x [T, 2] has 3 elements", || kernels.dense_matmul(&[0.0f32; 4], &[0.0; 3], 2, &mut [0.0]));
+        refuses("out [2, 1]", || kernels.dense_matmul(&[0.0f32; 4], &[0.0; 2], 2, &mut [0.0; 3]));
+        refuses("table [V, 3] has 4 elements", || kernels.embed(&[0.0f32; 4], &[0], 3, &mut [0.0; 3]));
+        refuses("out [1, 2]", || kernels.embed(&[0.0f32; 4], &[0], 2, &mut [0.0; 3]));
+        refuses("token 2 of a vocabulary of 2", || kernels.embed(&[0.0f32; 4], &[2], 2, &mut [0.0; 2]));
+        let grid = Grid { rows: 2, cols: 3, stride: 4, out_stride: 2 };
+        kernels.transpose(&[0.0; 7], grid, &mut [0.0; 6]);
+        refuses("strides", || kernels.transpose(&[0.0; 9], Grid { stride: 2, ..grid }, &mut [0.0; 9]));
+        refuses("x of 6 elements", || kernels.transpose(&[0.0; 6], grid, &mut [0.0; 6]));
+        refuses("out of 5 elements", || kernels.transpose(&[0.0; 7], grid, &mut [0.0; 5]));
+        refuses("0 streams", || kernels.read(&lines, 0));
+        refuses("17 streams", || kernels.read(&lines, 17));
+    }
+}
+
+#[test]
+fn the_float_ops_refuse_shapes_that_disagree() {
+    for kernels in Kernels::available() {
+        refuses("width 0", || kernels.rms_norm(&[], &[], 1e-5, &mut []));
+        refuses("x [T, 2] has 3 elements", || kernels.rms_norm(&[0.0; 3], &[0.0; 2], 1e-5, &mut [0.0; 3]));
+        refuses("out is as long as x", || kernels.rms_norm(&[0.0; 2], &[0.0; 2], 1e-5, &mut [0.0; 4]));
+        refuses("gain and bias", || kernels.layer_norm(&[0.0; 2], &[0.0; 2], &[0.0], 1e-5, &mut [0.0; 2]));
+    }
+}
+
+#[test]
+fn slices_may_lie_anywhere() {
+    let mut rng = Rng::new(11);
+    let (rows, columns, tokens) = (11, 53, 5);
+    let mut numbers = |n: usize| -> Vec<f32> { (0..n).map(|_| rng.normal()).collect() };
+    let (weights, x) = (numbers(rows * columns), numbers(tokens * columns));
+    let moved = |numbers: &[f32], by: usize| [&vec![f32::NAN; by], numbers].concat();
+    for kernels in Kernels::available() {
+        let mut want = vec![f32::NAN; rows * tokens];
+        kernels.dense_matmul(&weights, &x, columns, &mut want);
+        let mut want_codes = vec![0; columns];
+        let want_quantised = kernels.quantise(&x[..columns], &mut want_codes);
+        for by in 0..16 {
+            let (weights, x) = (moved(&weights, by), moved(&x, 15 - by));
+            let mut out = vec![f32::NAN; by + rows * tokens];
+            kernels.dense_matmul(&weights[by..], &x[15 - by..], columns, &mut out[by..]);
+            assert_eq!(out[by..], want, "moved by {by} on {}", kernels.isa());
+            assert!(out[..by].iter().all(|v| v.is_nan()), "written before the slice on {}", kernels.isa());
+            let mut codes = vec![99; by + columns];
+            assert_eq!(kernels.quantise(&x[15 - by..][..columns], &mut codes[by..]), want_quantised);
+            assert_eq!(codes[by..], want_codes);
+        }
+    }
+}
