@@ -11,7 +11,7 @@ use crate::{commands, output};
 #[derive(Parser)]
 #[command(name = "harness", version, arg_required_else_help = true, propagate_version = true)]
 #[command(after_help = "\
-Exit status: 0 done, 1 something failed, 2 the command line (or a file it names) asks for something that is not there.
+Exit status: 0 done, 1 something failed, 2 the command line (or a file it names) asks for something that is not there. \
 Standard output carries results only; progress and remarks go to standard error.")]
 pub struct Cli {
     #[command(subcommand)]
@@ -38,6 +38,8 @@ enum Command {
     Logits(commands::logits::Args),
     /// List, fetch and find evaluation data
     Dataset(commands::dataset::Args),
+    /// Compare determined numbers and instruction counts with a committed baseline
+    Gate(commands::gate::Args),
 }
 
 impl Cli {
@@ -56,6 +58,7 @@ impl Cli {
             Command::Generate(args) => commands::generate::run(args),
             Command::Logits(args) => commands::logits::run(args),
             Command::Dataset(args) => commands::dataset::run(args),
+            Command::Gate(args) => commands::gate::run(args),
         }
     }
 }

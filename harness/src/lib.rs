@@ -21,6 +21,7 @@ pub mod crew;
 pub mod dataset;
 pub mod experiment;
 pub mod experiments;
+pub mod gate;
 pub mod lab;
 pub mod machine;
 pub mod model;

@@ -17,10 +17,10 @@ use crate::{model, output, progress, speed, stats, table};
 /// What may be said after `harness bench`.
 #[derive(clap::Args)]
 #[command(after_help = "\
-Tests are pp P (read a prompt of P tokens) and tg N (generate N tokens one by one), each after D tokens of context.
-All combinations of threads, ISA levels and tests are interleaved: each repetition runs every one of them once, in turn
-forwards and backwards, after a first run that does not count. So a machine that slows down for a while does not favour
-one of them. Mean and standard deviation are llama-bench's; the median comes with the interval that covers the true
+Tests are pp P (read a prompt of P tokens) and tg N (generate N tokens one by one), each after D tokens of context. \
+All combinations of threads, ISA levels and tests are interleaved: each repetition runs every one of them once, in turn \
+forwards and backwards, after a first run that does not count. So a machine that slows down for a while does not favour \
+one of them. Mean and standard deviation are llama-bench's; the median comes with the interval that covers the true \
 median with 95 % probability (from 6 repetitions on; below, it is the range of what was seen).
 
 Examples:

@@ -17,7 +17,7 @@ Examples:
   harness dataset fetch wikitext2             download WikiText-2; a broken download goes on where it ended
   harness perplexity --model M --dataset wikitext2-test
 
-Files are kept under RYZANSTEIN_DATA, else under .data in the repository. A folder that holds them already can stand
+Files are kept under RYZANSTEIN_DATA, else under .data in the repository. A folder that holds them already can stand \
 in for fetching: name it by RYZANSTEIN_DATA. Checksums are verified at every use.")]
 pub struct Args {
     #[command(subcommand)]

@@ -17,8 +17,8 @@ use crate::{model, output};
 /// What may be said after `harness generate`.
 #[derive(clap::Args)]
 #[command(after_help = "\
-The prompt and the text that follows go to standard output as they come, speed to standard error. The text depends on
-the seed, the settings and the weights alone: not on ISA level, threads or machine. Choosing applies, in this order,
+The prompt and the text that follows go to standard output as they come, speed to standard error. The text depends on \
+the seed, the settings and the weights alone: not on ISA level, threads or machine. Choosing applies, in this order, \
 repetition penalty, temperature, top-k, top-p, min-p.
 
 Examples:
@@ -35,19 +35,19 @@ pub struct Args {
     #[arg(long, short = 'n', value_name = "N", default_value_t = 128, value_parser = at_least_one)]
     tokens: usize,
     /// Divide logits by T; 0 always takes the likeliest token
-    #[arg(long, value_name = "T", default_value_t = 0.0)]
+    #[arg(long, value_name = "T", default_value_t = 0.0, allow_negative_numbers = true)]
     temperature: f32,
     /// Keep the K likeliest tokens; 0 keeps all
     #[arg(long, value_name = "K", default_value_t = 0)]
     top_k: usize,
     /// Keep the likeliest tokens that make up probability P
-    #[arg(long, value_name = "P", default_value_t = 1.0)]
+    #[arg(long, value_name = "P", default_value_t = 1.0, allow_negative_numbers = true)]
     top_p: f32,
     /// Keep tokens at least P times as likely as the likeliest
-    #[arg(long, value_name = "P", default_value_t = 0.0)]
+    #[arg(long, value_name = "P", default_value_t = 0.0, allow_negative_numbers = true)]
     min_p: f32,
     /// Make tokens that were there before less likely by factor R
-    #[arg(long, value_name = "R", default_value_t = 1.0)]
+    #[arg(long, value_name = "R", default_value_t = 1.0, allow_negative_numbers = true)]
     repetition_penalty: f32,
     /// End before this text (may be given more than once)
     #[arg(long, value_name = "TEXT")]

@@ -14,8 +14,8 @@ use crate::model;
 /// What may be said after `harness logits`.
 #[derive(clap::Args)]
 #[command(after_help = "\
-Writes a safetensors file with the tensor `logits` [T, V] (f32): row t holds what follows tokens 0 to t. With --hidden
-also `hidden.00` (embedding output), `hidden.01` ... (after each block), each [T, D], before the final norm. No token is
+Writes a safetensors file with the tensor `logits` [T, V] (f32): row t holds what follows tokens 0 to t. With --hidden \
+also `hidden.00` (embedding output), `hidden.01` ... (after each block), each [T, D], before the final norm. No token is \
 added in front. --stepwise reads one token at a time; the bits are the same.
 
 Example:

@@ -3,6 +3,7 @@
 pub mod bench;
 pub mod dataset;
 pub mod experiment;
+pub mod gate;
 pub mod generate;
 pub mod info;
 pub mod list;

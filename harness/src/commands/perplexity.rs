@@ -18,16 +18,16 @@ const DEFAULT_CONTEXT: usize = 512;
 /// What may be said after `harness perplexity`.
 #[derive(clap::Args)]
 #[command(after_help = "\
-Protocol: the text is cut into windows of --context tokens without overlap, each read after the tokenizer's
-beginning-of-text token (if it has one), so every token is predicted exactly once. With --documents the text is first
-cut at the separator; each document is stripped of white space and scored alone. Bits per byte divide by the bytes of
-the scored text. Standard errors take windows as independent (runs of tokens, where there are fewer than 16 windows).
+Protocol: the text is cut into windows of --context tokens without overlap, each read after the tokenizer's \
+beginning-of-text token (if it has one), so every token is predicted exactly once. With --documents the text is first \
+cut at the separator; each document is stripped of white space and scored alone. Bits per byte divide by the bytes of \
+the scored text. Standard errors take windows as independent (runs of tokens, where there are fewer than 16 windows). \
 The numbers have the same bits on every CPU, ISA level and number of threads.
 
 Examples:
   harness perplexity --model bitnet-4m --dataset almanac
   harness perplexity --model ./my-model --text book.txt --context 1024 --max-tokens 20000 --json
-  harness perplexity --model stories260K.bin --dataset tinystories-sample --documents --skip 1 --limit 40")]
+  harness perplexity --model stories260K.bin --dataset tinystories-sample --documents --limit 40")]
 pub struct Args {
     /// A name in models/, a folder, a file, or synthetic:SHAPE[:SEED]
     #[arg(long, value_name = "MODEL")]

@@ -1,7 +1,7 @@
 //! The forward pass as every member of the team walks through it.
 //!
 //! Between two barriers a member either computes blocks of rows of a product, or attention heads, or (see
-//! [`Sharing`](super::pass::Sharing)) what is done token by token. Five barriers to a layer when tokens are private, nine
+//! [`Sharing`]) what is done token by token. Five barriers to a layer when tokens are private, nine
 //! when they are shared out.
 
 use super::pass::{Buffers, HeadItem, Pass, Rows, Run, Scratch, Sharing, Slot, Source, Worker, sized};

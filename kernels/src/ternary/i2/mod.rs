@@ -3,7 +3,7 @@
 //! **Computes** `out[r, t] = (sum over c of w[r, c] * q[t, c]) * scale[t]`: the sum in integers, then one conversion to
 //! `f32` and one multiplication.
 //!
-//! **Shapes** weights `R × C` in [`Layout::I2`](super::Layout::I2); codes `[T, stride]`; sums and scales `[T]`; out `[R, T]`.
+//! **Shapes** weights `R × C` in [`Layout::I2`]; codes `[T, stride]`; sums and scales `[T]`; out `[R, T]`.
 //!
 //! **Numbers** Weights are stored as codes w + 1 in 0..=2, so a variant forms sum((w + 1) q) and subtracts sum(q). Code 3
 //! is never written and loaders refuse it; were it there, every variant would read it as weight 2. AVX-512 keeps half of
