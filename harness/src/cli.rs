@@ -24,6 +24,10 @@ enum Command {
     Experiment(commands::experiment::Args),
     /// Write the report of a run again, without measuring
     Report(commands::report::Args),
+    /// Show the machine, its kernels and its ceilings
+    Info(commands::info::Args),
+    /// List experiments, models, texts, ops and ISA levels
+    List(commands::list::Args),
     /// Measure how well a model predicts a text
     Perplexity(commands::perplexity::Args),
     /// Measure tokens per second, in the manner of llama-bench
@@ -47,6 +51,8 @@ impl Cli {
         match self.command {
             Command::Experiment(args) => commands::experiment::run(args),
             Command::Report(args) => commands::report::run(args),
+            Command::Info(args) => commands::info::run(args),
+            Command::List(args) => commands::list::run(args),
             Command::Perplexity(args) => commands::perplexity::run(args),
             Command::Bench(args) => commands::bench::run(args),
             Command::Generate(args) => commands::generate::run(args),

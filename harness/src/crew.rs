@@ -5,6 +5,7 @@
 //! runs from the first start to the last end.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Instant;
@@ -13,8 +14,10 @@ use anyhow::{Result, anyhow};
 
 /// The handle that gives commands of type `C` to a crew.
 pub struct Crew<C> {
-    commands: Vec<Sender<C>>,
+    commands: Vec<Sender<(C, usize)>>,
     replies: Receiver<Reply>,
+    /// Threads that have come to the gate of the present command.
+    arrived: Arc<AtomicUsize>,
 }
 
 enum Reply {
@@ -37,7 +40,7 @@ pub fn with_crew<S, C, R>(
 where
     C: Copy + Send,
 {
-    let arrived = AtomicUsize::new(0);
+    let arrived = Arc::new(AtomicUsize::new(0));
     std::thread::scope(|scope| {
         let (reply, replies) = channel();
         let mut commands = Vec::with_capacity(threads);
@@ -45,11 +48,11 @@ where
             let (command, orders) = channel();
             commands.push(command);
             let (reply, make, work, arrived) = (reply.clone(), &make, &work, &arrived);
-            scope.spawn(move || serve(thread, threads, make, work, arrived, &orders, &reply));
+            scope.spawn(move || serve(thread, make, work, arrived, &orders, &reply));
         }
         drop(reply);
-        let mut crew = Crew { commands, replies };
-        crew.collect()?;
+        let mut crew = Crew { commands, replies, arrived: arrived.clone() };
+        crew.collect(threads)?;
         body(&mut crew)
     })
 }
@@ -57,11 +60,10 @@ where
 /// What one thread does until its orders end.
 fn serve<S, C>(
     thread: usize,
-    threads: usize,
     make: &impl Fn(usize) -> S,
     work: &impl Fn(&mut S, C),
     arrived: &AtomicUsize,
-    orders: &Receiver<C>,
+    orders: &Receiver<(C, usize)>,
     reply: &Sender<Reply>,
 ) {
     // A panic in a kernel is a bug that must end the run with a message, not leave the others waiting.
@@ -70,8 +72,8 @@ fn serve<S, C>(
         if reply.send(Reply::Ready).is_err() {
             return;
         }
-        for command in orders {
-            meet(arrived, threads);
+        for (command, together) in orders {
+            meet(arrived, together);
             let start = Instant::now();
             work(&mut state, command);
             if reply.send(Reply::Done(start, Instant::now())).is_err() {
@@ -87,13 +89,12 @@ fn serve<S, C>(
     }
 }
 
-/// Waits until all `threads` threads have come as often as this one. Spins, since waking a sleeping thread takes longer
-/// than some of the work that is timed; yields in between, since there may be fewer cores than threads.
+/// Waits until `threads` threads have come. Spins, since waking a sleeping thread takes longer than some of the work that
+/// is timed; yields in between, since there may be fewer cores than threads.
 fn meet(arrived: &AtomicUsize, threads: usize) {
-    let place = arrived.fetch_add(1, Ordering::AcqRel);
-    let all = (place / threads + 1) * threads;
+    arrived.fetch_add(1, Ordering::AcqRel);
     let mut turns = 0u32;
-    while arrived.load(Ordering::Acquire) < all {
+    while arrived.load(Ordering::Acquire) < threads {
         turns += 1;
         if turns.is_multiple_of(4096) {
             std::thread::yield_now();
@@ -109,11 +110,22 @@ impl<C: Copy> Crew<C> {
     /// # Errors
     /// A thread failed; the sentence says why.
     pub fn time(&mut self, command: C) -> Result<f64> {
-        for orders in &self.commands {
+        self.time_on(self.commands.len(), command)
+    }
+
+    /// As [`Crew::time`], but only the first `threads` threads carry it out; the others sleep.
+    ///
+    /// # Errors
+    /// As [`Crew::time`].
+    pub fn time_on(&mut self, threads: usize, command: C) -> Result<f64> {
+        let threads = threads.clamp(1, self.commands.len());
+        // All threads have left the gate: they have replied since.
+        self.arrived.store(0, Ordering::Release);
+        for orders in &self.commands[..threads] {
             // A thread that is gone has left its reason among the replies.
-            let _ = orders.send(command);
+            let _ = orders.send((command, threads));
         }
-        let times = self.collect()?;
+        let times = self.collect(threads)?;
         let start = times.iter().map(|(start, _)| *start).min();
         let end = times.iter().map(|(_, end)| *end).max();
         match (start, end) {
@@ -122,9 +134,9 @@ impl<C: Copy> Crew<C> {
         }
     }
 
-    fn collect(&mut self) -> Result<Vec<(Instant, Instant)>> {
-        let mut times = Vec::with_capacity(self.commands.len());
-        for _ in 0..self.commands.len() {
+    fn collect(&mut self, threads: usize) -> Result<Vec<(Instant, Instant)>> {
+        let mut times = Vec::with_capacity(threads);
+        for _ in 0..threads {
             match self.replies.recv() {
                 Ok(Reply::Done(start, end)) => times.push((start, end)),
                 Ok(Reply::Ready) => {}
@@ -163,6 +175,26 @@ mod tests {
         )
         .unwrap();
         assert_eq!(total.load(Ordering::Relaxed), 2 * 300 + 3 * (1 + 2));
+    }
+
+    #[test]
+    fn some_threads_can_rest_while_others_work() {
+        let total = AtomicU64::new(0);
+        let work = |thread: &mut u64, ()| {
+            total.fetch_add(1 << (8 * *thread), Ordering::Relaxed);
+        };
+        with_crew(
+            3,
+            |thread| thread as u64,
+            work,
+            |crew| {
+                crew.time_on(1, ())?;
+                crew.time_on(2, ())?;
+                crew.time(())
+            },
+        )
+        .unwrap();
+        assert_eq!(total.load(Ordering::Relaxed), 0x01_02_03);
     }
 
     #[test]

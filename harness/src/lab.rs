@@ -3,19 +3,18 @@
 use std::cell::{OnceCell, RefCell};
 
 use anyhow::{Context, Result};
-use engines::{CacheFormat, Cpu, Settings};
+use engines::{CacheFormat, Cpu, Loaded, Settings};
 use indicatif::ProgressBar;
 use kernels::probe::{OPS, Probe};
 use kernels::{Isa, Kernels};
 use serde::{Deserialize, Serialize};
 
 use crate::ceilings::Ceilings;
-use crate::cli::UserError;
 use crate::contest::Budget;
 use crate::dataset::Text;
 use crate::machine::Machine;
 use crate::record::Input;
-use crate::{dataset, progress};
+use crate::{dataset, model, progress};
 
 /// The surroundings of a run.
 pub struct Lab {
@@ -100,6 +99,16 @@ impl Lab {
         self.ceilings.get().cloned().unwrap_or_default()
     }
 
+    /// Loads a model and notes its checksum for the manifest.
+    ///
+    /// # Errors
+    /// It does not exist or cannot be loaded.
+    pub fn model(&self, spec: &str, settings: &Settings) -> Result<Loaded> {
+        let loaded = model::load(spec, settings)?;
+        self.note("model", spec, model::checksum(spec)?);
+        Ok(loaded)
+    }
+
     /// Reads a text and notes its checksum for the manifest.
     ///
     /// # Errors
@@ -157,7 +166,7 @@ impl Default for Threads {
 }
 
 impl Threads {
-    /// The numbers in rising order, without those above `most`.
+    /// The numbers in rising order, without those above `most`; `most` itself where none is left.
     pub fn resolve(&self, most: usize) -> Vec<usize> {
         let number = |count: &ThreadCount| match count {
             ThreadCount::Number(number) => *number,
@@ -166,7 +175,7 @@ impl Threads {
         let mut numbers: Vec<usize> = self.0.iter().map(number).filter(|n| (1..=most).contains(n)).collect();
         numbers.sort_unstable();
         numbers.dedup();
-        numbers
+        if numbers.is_empty() { vec![most] } else { numbers }
     }
 
     /// # Errors
@@ -176,18 +185,6 @@ impl Threads {
             return Err("threads: expected at least one number, none of them 0, or \"all\"".to_string());
         }
         Ok(())
-    }
-}
-
-/// The number of threads that `--threads` means.
-///
-/// # Errors
-/// 0, or more than 1024.
-pub fn thread_count(asked: Option<usize>, machine: &Machine) -> Result<usize> {
-    match asked {
-        None => Ok(machine.threads),
-        Some(count) if (1..=1024).contains(&count) => Ok(count),
-        Some(count) => Err(UserError::new(format!("--threads {count}: expected 1 to 1024"))),
     }
 }
 
@@ -208,6 +205,7 @@ mod tests {
         let two = threads("threads = [\"all\", 1, 2, 64]").unwrap();
         assert_eq!(two.resolve(4), [1, 2, 4]);
         assert_eq!(two.resolve(1), [1]);
+        assert_eq!(threads("threads = [8]").unwrap().resolve(2), [2]);
         assert_eq!(Threads::default().resolve(2), [1, 2]);
         assert!(threads("threads = [0]").unwrap().check().is_err());
         let error = threads("threads = [\"some\"]").unwrap_err();

@@ -195,11 +195,11 @@ fn system_caches() -> Vec<Cache> {
         let kind = line(folder.join("type"));
         let level = line(folder.join("level")).and_then(|level| level.parse().ok());
         let bytes = line(folder.join("size")).and_then(|size| parse_size(&size));
-        if let (Some(kind), Some(level), Some(bytes)) = (kind, level, bytes) {
-            if kind != "Instruction" {
-                let shared_by = line(folder.join("shared_cpu_list")).map_or(1, |list| count_list(&list));
-                caches.push(Cache { level, bytes, shared_by });
-            }
+        if let (Some(kind), Some(level), Some(bytes)) = (kind, level, bytes)
+            && kind != "Instruction"
+        {
+            let shared_by = line(folder.join("shared_cpu_list")).map_or(1, |list| count_list(&list));
+            caches.push(Cache { level, bytes, shared_by });
         }
     }
     caches.sort_by_key(|cache| cache.level);

@@ -151,7 +151,7 @@ mod tests {
             })
             .count() as f64
             / f64::from(trials);
-        assert!(covered >= 0.945 && covered <= 0.995, "covered {covered}");
+        assert!((0.945..=0.995).contains(&covered), "covered {covered}");
     }
 
     #[test]

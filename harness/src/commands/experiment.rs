@@ -9,10 +9,10 @@ use kernels::Isa;
 use crate::cli::UserError;
 use crate::contest::Budget;
 use crate::experiment::Plan;
-use crate::lab::{Lab, Threads, thread_count};
+use crate::lab::{Lab, Threads};
 use crate::machine::{Compiler, Machine};
 use crate::record::{self, FORMAT, Folder, Manifest, Planned, State};
-use crate::{noise, output, report, root};
+use crate::{compute, noise, output, report, root};
 
 /// What `experiment` may be told.
 #[derive(clap::Args, Debug)]
@@ -26,11 +26,11 @@ pub struct Args {
     /// Where the run is written [default: runs/DATE-TIME-COMMIT in the repository]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// The most threads to use [default: as many as the machine has]
-    #[arg(long, value_name = "N")]
+    /// The most threads to use [default: one for each physical core]
+    #[arg(long, short = 't', value_name = "N", value_parser = compute::threads)]
     threads: Option<usize>,
     /// The highest ISA level to use: scalar, avx2 or avx512 [default: the best of this CPU]
-    #[arg(long, value_name = "LEVEL")]
+    #[arg(long, value_name = "LEVEL", value_parser = compute::isa)]
     isa: Option<Isa>,
     /// The seed of everything random
     #[arg(long, value_name = "N", default_value_t = 0)]
@@ -45,8 +45,8 @@ pub struct Args {
 pub fn run(args: Args) -> Result<()> {
     let plans = plans(&args.names, args.quick)?;
     let machine = Machine::read();
-    let threads = thread_count(args.threads, &machine)?;
-    let isa = args.isa.map_or_else(Isa::from_environment, Isa::require)?;
+    let threads = args.threads.unwrap_or_else(compute::default_threads);
+    let isa = args.isa.map_or_else(Isa::from_environment, Ok)?;
     let lab = Lab::new(machine, threads, isa, args.seed, args.quick);
     for plan in &plans {
         plan.check(&lab)?;
@@ -227,7 +227,7 @@ mod tests {
         let known = [PathBuf::from("experiments/kernels.toml")];
         assert_eq!(chosen(&["kernels".to_string()], &known).unwrap(), known);
         let error = chosen(&["kernel".to_string()], &known).unwrap_err().to_string();
-        assert!(error.contains("there is no experiment 'kernel' (did you mean 'kernels'?)"), "{error}");
+        assert!(error.contains("no experiment is called 'kernel' (did you mean 'kernels'?)"), "{error}");
         assert_eq!(chosen(&["./x.toml".to_string()], &known).unwrap(), [PathBuf::from("./x.toml")]);
     }
 

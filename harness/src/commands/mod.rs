@@ -5,6 +5,8 @@ pub mod dataset;
 pub mod experiment;
 pub mod gate;
 pub mod generate;
+pub mod info;
+pub mod list;
 pub mod logits;
 pub mod perplexity;
 pub mod report;

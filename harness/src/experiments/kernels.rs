@@ -48,6 +48,7 @@ pub struct Case {
     /// Where the data lies.
     pub working_sets: Vec<WorkingSet>,
     /// Numbers of threads, each computing its own case on its own data.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub threads: Option<Threads>,
 }
 
@@ -112,6 +113,18 @@ pub struct VariantRow {
     pub status: Status,
     /// The level whose code this one runs, where that is known.
     pub code_of: Option<String>,
+}
+
+impl VariantRow {
+    /// `own`, `= avx2` or `not tested`.
+    pub fn told(&self) -> String {
+        match (self.status, &self.code_of) {
+            (Status::Own, _) => "own".to_string(),
+            (Status::Inherited, Some(level)) => format!("= {level}"),
+            (Status::Inherited, None) => "inherited".to_string(),
+            (Status::NotTested, _) => "not tested".to_string(),
+        }
+    }
 }
 
 /// Whether a variant is an ISA's own.
@@ -280,7 +293,7 @@ impl Experiment for KernelSpeeds {
 }
 
 /// What every level's table holds for an op.
-fn variants(probe: &Probe, lab: &Lab) -> Vec<VariantRow> {
+pub fn variants(probe: &Probe, lab: &Lab) -> Vec<VariantRow> {
     let own = probe.own_tables();
     let row = |isa: Isa| {
         let (status, code_of) = match Kernels::for_isa(isa).filter(|_| isa <= lab.isa) {
@@ -362,7 +375,7 @@ fn check(probe: &Probe, shape: Shape, lab: &Lab) -> Result<Vec<CheckRow>> {
         });
         let (tolerance, broken) = match probe.tolerance {
             Tolerance::Exact => (0.0, differing > 0),
-            Tolerance::Absolute(most, _) => (f64::from(most), !(largest.1 <= f64::from(most))),
+            Tolerance::Absolute(most, _) => (f64::from(most), largest.1.is_nan() || largest.1 > f64::from(most)),
         };
         if broken {
             let i = largest.0;

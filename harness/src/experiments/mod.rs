@@ -1,3 +1,5 @@
 //! The experiments: one file each; [`EXPERIMENTS`](crate::experiment::EXPERIMENTS) lists them.
 
 pub mod kernels;
+pub mod perplexity;
+pub mod throughput;

@@ -2,7 +2,7 @@
 
 use kernels::Isa;
 
-use super::{CheckRow, Config, Row, SpeedRow, Status, VariantRow, WorkingSet};
+use super::{CheckRow, Config, Row, SpeedRow, VariantRow, WorkingSet};
 use crate::report::figures::{Axis, Look, Point, Scale, Series};
 use crate::report::{Chart, Figure, Part, Section, Table, format};
 
@@ -231,12 +231,7 @@ fn coverage_table(rows: &Rows<'_>) -> Table {
     for op in ops {
         let cell = |isa: &Isa| {
             let row = rows.variants.iter().find(|row| row.op == op && row.isa == isa.name());
-            match row.map(|row| (row.status, &row.code_of)) {
-                Some((Status::Own, _)) => "own".to_string(),
-                Some((Status::Inherited, Some(level))) => format!("= {level}"),
-                Some((Status::NotTested, _)) => "not tested".to_string(),
-                _ => "–".to_string(),
-            }
+            row.map_or("–".to_string(), |row| row.told())
         };
         table.row(std::iter::once(format!("`{op}`")).chain(Isa::ALL.iter().map(cell)).collect());
     }
@@ -307,7 +302,7 @@ fn by_case(rows: &[&SpeedRow], x: Axis, value: impl Fn(&SpeedRow) -> Option<Poin
         });
         series[place].points.push(Point { y: (at as f64).into(), ..point });
     }
-    series.sort_by(|a, b| a.name.parse::<Isa>().ok().cmp(&b.name.parse::<Isa>().ok()));
+    series.sort_by_key(|series| series.name.parse::<Isa>().ok());
     (!names.is_empty()).then(|| Chart { x, y: Axis { label: String::new(), scale: Scale::Names(names) }, series })
 }
 
@@ -419,7 +414,7 @@ fn roofline(rows: &Rows<'_>, count: usize) -> Option<Figure> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::bench::example;
+    use super::super::{Status, bench::example};
     use super::*;
     use crate::contest::Budget;
     use crate::lab::Threads;
