@@ -81,9 +81,9 @@ impl UserError {
         let known: Vec<&str> = known.into_iter().collect();
         let near = known.iter().map(|k| (distance(name, k), *k)).min().filter(|(d, k)| *d <= 1 + k.len() / 4);
         let meant = near.map(|(_, k)| format!(" (did you mean '{k}'?)")).unwrap_or_default();
-        let list = if known.is_empty() { "is none here".to_string() } else { format!("is {}", known.join(", ")) };
+        let list = if known.is_empty() { "none here".to_string() } else { known.join(", ") };
         let hint = if hint.is_empty() { String::new() } else { format!("; {hint}") };
-        UserError::new(format!("no {what} is called '{name}'{meant}: there {list}{hint}"))
+        UserError::new(format!("there is no {what} '{name}'{meant}: there is {list}{hint}"))
     }
 }
 
@@ -142,9 +142,9 @@ mod tests {
     #[test]
     fn an_unknown_name_lists_what_there_is_and_guesses() {
         let message = UserError::unknown("dataset", "almanc", ["almanac", "wikitext2"], "").to_string();
-        assert_eq!(message, "no dataset is called 'almanc' (did you mean 'almanac'?): there is almanac, wikitext2");
+        assert_eq!(message, "there is no dataset 'almanc' (did you mean 'almanac'?): there is almanac, wikitext2");
         let message = UserError::unknown("model", "zebra", ["almanac"], "try list").to_string();
-        assert_eq!(message, "no model is called 'zebra': there is almanac; try list");
+        assert_eq!(message, "there is no model 'zebra': there is almanac; try list");
     }
 
     #[test]

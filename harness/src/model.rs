@@ -253,10 +253,7 @@ mod tests {
     #[test]
     fn a_name_that_means_nothing_says_what_there_is() {
         let message = find("no-such-model").unwrap_err().to_string();
-        assert!(
-            message.contains("no model is called 'no-such-model'") && message.contains("bitnet-2b-4t"),
-            "{message}"
-        );
+        assert!(message.contains("there is no model 'no-such-model'") && message.contains("bitnet-2b-4t"), "{message}");
         let message = find("synthetic:nothing").unwrap_err().to_string();
         assert!(message.contains("nothing") && message.contains("bitnet-2b-4t"), "{message}");
     }

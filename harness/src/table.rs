@@ -9,7 +9,8 @@ pub fn plain<const N: usize>(header: [&str; N], rows: impl IntoIterator<Item = [
 
 /// `rows` under `header` as a Markdown table.
 pub fn markdown<const N: usize>(header: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> String {
-    render(header, rows, presets::ASCII_MARKDOWN)
+    let escaped = rows.into_iter().map(|row| row.map(|cell| cell.replace('|', "\\|")));
+    render(header, escaped, presets::ASCII_MARKDOWN)
 }
 
 fn render<const N: usize>(header: [&str; N], rows: impl IntoIterator<Item = [String; N]>, style: TableStyle) -> String {

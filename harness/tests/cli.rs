@@ -54,7 +54,7 @@ fn unknown_names_are_refused_with_what_there_is() {
         (&["bench", "--model", "synthetic:bitnet-tiny:x"], &["'x'", "seed"]),
         (&["perplexity", "--model", model, "--dataset", "almanak"], &["almanak", "did you mean 'almanac'"]),
         (&["dataset", "fetch", "almanak"], &["almanak", "did you mean 'almanac'", "wikitext2"]),
-        (&["dataset", "path", ""], &["no dataset is called ''"]),
+        (&["dataset", "path", ""], &["there is no dataset ''"]),
         (&["generate", "--model", model, "--prompt", "a", "--isa", "sse9"], &["sse9", "avx512"]),
         (&["bench", "--model", model, "--isa", "scalar,neon"], &["neon", "avx2"]),
         (&["logits", "--model", model, "--tokens", "1", "--out", "x", "--cache", "f16"], &["f16", "bf16"]),

@@ -309,7 +309,7 @@ fn a_folder_that_cannot_be_written_is_named() {
 fn an_unknown_name_is_refused_before_anything_is_fetched() {
     let stage = Stage::new(well_behaved);
     let told = complaint(&harness(stage.root.path(), &["dataset", "fetch", "toy", "tooy"]), 2);
-    assert!(told.contains("no dataset is called 'tooy'") && told.contains("did you mean 'toy'"), "{told}");
+    assert!(told.contains("there is no dataset 'tooy'") && told.contains("did you mean 'toy'"), "{told}");
     assert!(stage.asked().is_empty());
 }
 

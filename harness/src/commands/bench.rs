@@ -25,8 +25,8 @@ median with 95 % probability (from 6 repetitions on; below, it is the range of w
 
 Examples:
   harness bench --model synthetic:bitnet-2b-4t -p 512 -n 128 -t 1,2
-  harness bench --model bitnet-4m -p 128,512 -n 64 -d 0,1024 --isa scalar,avx2,avx512 -r 10 -o json
-  harness bench --model bitnet-4m -n 256 -p 0 --profile decode.svg")]
+  harness bench --model bitnet-5m -p 128,512 -n 64 -d 0,1024 --isa scalar,avx2,avx512 -r 10 -o json
+  harness bench --model bitnet-5m -n 256 -p 0 --profile decode.svg")]
 pub struct Args {
     /// A name in models/, a folder, a file, or synthetic:SHAPE[:SEED]
     #[arg(long, short = 'm', value_name = "MODEL")]

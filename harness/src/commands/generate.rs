@@ -22,8 +22,8 @@ the seed, the settings and the weights alone: not on ISA level, threads or machi
 repetition penalty, temperature, top-k, top-p, min-p.
 
 Examples:
-  harness generate --model bitnet-4m --prompt \"The lighthouse\" -n 64
-  harness generate --model bitnet-4m --prompt \"Once\" -n 200 --temperature 0.8 --top-p 0.9 --seed 7 --stop \"The end\"")]
+  harness generate --model bitnet-5m --prompt \"The lighthouse\" -n 64
+  harness generate --model bitnet-5m --prompt \"Once\" -n 200 --temperature 0.8 --top-p 0.9 --seed 7 --stop \"The end\"")]
 pub struct Args {
     /// A name in models/, a folder or a file
     #[arg(long, value_name = "MODEL")]

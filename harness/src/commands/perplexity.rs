@@ -25,7 +25,7 @@ the scored text. Standard errors take windows as independent (runs of tokens, wh
 The numbers have the same bits on every CPU, ISA level and number of threads.
 
 Examples:
-  harness perplexity --model bitnet-4m --dataset almanac
+  harness perplexity --model bitnet-5m --dataset almanac
   harness perplexity --model ./my-model --text book.txt --context 1024 --max-tokens 20000 --json
   harness perplexity --model stories260K.bin --dataset tinystories-sample --documents --limit 40")]
 pub struct Args {

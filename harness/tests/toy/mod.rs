@@ -1,5 +1,7 @@
 //! A tiny llama2.c model with a vocabulary of bytes, written by the tests: real files through the real loader.
 
+#![allow(dead_code, reason = "each test uses a part of this")]
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -11,7 +13,6 @@ pub(crate) const VOCAB: usize = 259;
 pub(crate) const CONTEXT: usize = 64;
 /// D, and L.
 pub(crate) const WIDTH: usize = 16;
-#[allow(dead_code, reason = "not every test that uses this module counts layers")]
 pub(crate) const LAYERS: usize = 2;
 
 /// A folder with `model.bin` and `tokenizer.bin`.
@@ -36,7 +37,6 @@ impl Toy {
     }
 
     /// Writes a file and gives its path.
-    #[allow(dead_code, reason = "not every test that uses this module writes files")]
     pub(crate) fn write(&self, name: &str, content: &[u8]) -> String {
         std::fs::write(self.path(name), content).unwrap();
         self.path(name).to_str().unwrap().to_string()
@@ -93,13 +93,11 @@ fn vocabulary() -> Vec<u8> {
 }
 
 /// Runs the program in `folder`, away from the environment's settings.
-#[allow(dead_code, reason = "not every test that uses this module runs the program")]
 pub(crate) fn harness(folder: &Path, arguments: &[&str]) -> Output {
     command(folder).args(arguments).output().unwrap()
 }
 
 /// The program in `folder`, away from the environment's settings.
-#[allow(dead_code, reason = "not every test that uses this module runs the program")]
 pub(crate) fn command(folder: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_harness"));
     for variable in ["RYZANSTEIN_ROOT", "RYZANSTEIN_DATA", "RYZANSTEIN_ISA", "RUST_BACKTRACE"] {
