@@ -196,22 +196,29 @@ fn pair_table(rows: &Rows<'_>) -> Table {
     table
 }
 
+fn subject(row: &BitsRow) -> (&str, &str, &str) {
+    (&row.model, &row.dataset, &row.digest.exact)
+}
+
 fn bits_table(rows: &Rows<'_>) -> Table {
-    let caption = "Digests (the beginning of the SHA-256) of the logits of the first tokens. All of a model are the same, or \
-                   the run would have ended.";
-    let mut table = Table::new(caption, &["<model", "<text", "<ISA", ">threads", ">tokens", "<digest"]);
+    let caption = "Digests (the beginning of the SHA-256) of the logits of the first tokens, and where they were the same: \
+                   levels with their numbers of threads. A second digest of a model would have ended the run.";
+    let mut table = Table::new(caption, &["<model", "<text", ">tokens", "<digest", "<given by"]);
+    let mut told: Vec<(&str, &str, &str)> = Vec::new();
     for row in &rows.bits {
-        table.grouped_row(
-            2,
-            vec![
-                format!("`{}`", row.model),
-                row.dataset.clone(),
-                row.isa.clone(),
-                row.threads.to_string(),
-                format::integer(row.tokens.exact as u64),
-                format!("`{}`", row.digest.exact),
-            ],
-        );
+        if told.contains(&subject(row)) {
+            continue;
+        }
+        told.push(subject(row));
+        let same = rows.bits.iter().filter(|other| subject(other) == subject(row));
+        let by: Vec<String> = same.map(|row| format!("{} × {}", row.isa, row.threads)).collect();
+        table.row(vec![
+            format!("`{}`", row.model),
+            row.dataset.clone(),
+            format::integer(row.tokens.exact as u64),
+            format!("`{}`", row.digest.exact),
+            by.join(", "),
+        ]);
     }
     table
 }

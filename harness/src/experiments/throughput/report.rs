@@ -197,7 +197,7 @@ fn speed_table(speeds: &[&SpeedRow]) -> Table {
                 row.isa.clone(),
                 row.threads.to_string(),
                 format::timed(&row.tokens_per_s, 3),
-                format::timed(&row.wait_ms, 3),
+                format::number(row.wait_ms.median, 3),
                 format::timed_percent(&row.share_of_bandwidth),
                 format::timed_percent(&row.share_of_peak),
                 row.share_of_handover.map_or("–".to_string(), |share| format::percent(share.median)),
