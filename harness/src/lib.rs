@@ -5,7 +5,7 @@
 //!
 //! * [`cli`] reads the command line; each subcommand is a file of [`commands`] with its `Args` and its `run`.
 //! * [`root`] finds the repository's folders, [`dataset`] its texts, [`model`] its models; [`compute`] what they run on.
-//! * [`score`] measures how well a model predicts, [`speed`] how fast it runs.
+//! * [`score`] measures how well a model predicts ([`distribution`]: what a token costs), [`speed`] how fast it runs.
 //! * [`contest`] times variants against each other, [`ceilings`] says what they are held to, [`stats`] how sure one is.
 //! * [`record`] is the folder that a run leaves behind, [`report`] the paper made of it.
 
@@ -19,6 +19,7 @@ pub mod compute;
 pub mod contest;
 pub mod crew;
 pub mod dataset;
+pub mod distribution;
 pub mod experiment;
 pub mod experiments;
 pub mod gate;

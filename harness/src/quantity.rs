@@ -35,6 +35,11 @@ pub struct Timed {
 }
 
 impl Timed {
+    /// What was measured once.
+    pub fn once(value: f64) -> Timed {
+        Timed { median: value, low: value, high: value, n: 1 }
+    }
+
     /// The same quantity in another unit or turned into a rate: `f` must be monotone (rising or falling), so that
     /// median and interval map to median and interval.
     #[must_use]

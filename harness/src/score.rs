@@ -22,11 +22,10 @@
 //! white space at both ends and scored as a text of its own.
 //!
 //! # Numbers
-//! A token's cost is `ln Σ exp(logit) - logit[target]`, summed in f64 with an `exp` that is the same on every machine, and
-//! kept as f32. Since logits have the same bits on every ISA and for any number of threads, so has the score. Bits a byte
-//! divide by the bytes of the text that was scored: all of it, or the bytes of the scored tokens' pieces where a limit or a
-//! missing `B` leaves some out. Standard errors take runs of tokens as independent, not single tokens: see
-//! [`Score::blocks`].
+//! A token's cost is `ln Σ exp(logit) - logit[target]` ([`crate::distribution`]), kept as f32. Since logits have the same
+//! bits on every ISA and for any number of threads, so has the score. Bits a byte divide by the bytes of the text that was
+//! scored: all of it, or the bytes of the scored tokens' pieces where a limit or a missing `B` leaves some out. Standard
+//! errors take runs of tokens as independent, not single tokens: see [`Score::blocks`].
 
 use std::f64::consts::LN_2;
 use std::ops::Range;
@@ -35,6 +34,7 @@ use anyhow::{Context, Result, ensure};
 use engines::{Loaded, Segment, State, Token, Want};
 
 use crate::cli::UserError;
+use crate::distribution::Distribution;
 use crate::progress;
 use crate::stats::{self, Mean};
 
@@ -157,6 +157,7 @@ pub fn score_documents(
     let plan = Plan::new(loaded, documents, config)?;
     let bar = progress::count(plan.tokens as u64, "scoring tokens of");
     let mut nats = Vec::with_capacity(plan.tokens);
+    let mut costs = Distribution::new();
     let vocab = loaded.model.vocab();
     let piece = (LOGITS_BYTES / (4 * vocab)).max(1);
     let mut rest = plan.windows.as_slice();
@@ -164,7 +165,7 @@ pub fn score_documents(
         let side_by_side = batch(rest, piece.min(BATCH_TOKENS));
         let (now, later) = rest.split_at(side_by_side);
         read(loaded, now, piece, &mut |row, target| {
-            nats.push(cost(row, target).with_context(|| format!("token {} of the text", nats.len()))?);
+            nats.push(costs.cost(row, target).with_context(|| format!("token {} of the text", nats.len()))?);
             each(nats.len() - 1, row, target);
             Ok(())
         })?;
@@ -299,20 +300,6 @@ fn read(
     Ok(())
 }
 
-/// `ln Σ exp(logits) - logits[target]` for logits `[V]`, in nats.
-///
-/// # Errors
-/// A target outside the vocabulary; a cost that is not a finite number, as from NaN or infinite logits.
-pub fn cost(logits: &[f32], target: Token) -> Result<f32> {
-    let wanted = logits.get(target as usize);
-    let wanted = *wanted.with_context(|| format!("token {target} is outside the vocabulary of {}", logits.len()))?;
-    let top = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let sum: f64 = logits.iter().map(|logit| libm::exp(f64::from(logit - top))).sum();
-    let cost = libm::log(sum) + f64::from(top) - f64::from(wanted);
-    ensure!(cost.is_finite(), "the model gives a logit that is not a finite number (token {target} has {wanted})");
-    Ok(cost as f32)
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -364,25 +351,6 @@ mod tests {
             prop_assert!(blocks.iter().all(|block| !block.is_empty()));
             prop_assert!(blocks.len() >= score.windows.len().max(MIN_BLOCKS.min(tokens)));
         }
-    }
-
-    #[test]
-    fn uniform_logits_cost_the_logarithm_of_the_vocabulary() {
-        let cost_of = |logits: &[f32]| cost(logits, 1).unwrap();
-        assert!((cost_of(&[3.0; 512]) - 512f32.ln()).abs() < 1e-6);
-        // Far apart: neither overflow nor loss of the small cost.
-        assert_eq!(cost_of(&[-1e4, 1e4]), 0.0);
-        assert_eq!(cost_of(&[1e4, -1e4]), 2e4);
-    }
-
-    #[test]
-    fn logits_that_are_no_numbers_are_an_error() {
-        for bad in [f32::NAN, f32::INFINITY] {
-            assert!(cost(&[0.0, bad], 0).is_err() && cost(&[bad, 0.0], 1).is_err(), "{bad}");
-        }
-        assert!(cost(&[0.0, f32::NEG_INFINITY], 1).is_err());
-        assert!(cost(&[0.0, f32::NEG_INFINITY], 0).is_ok());
-        assert!(cost(&[0.0], 1).is_err());
     }
 
     #[test]

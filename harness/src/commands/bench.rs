@@ -28,7 +28,7 @@ Examples:
   harness bench --model bitnet-5m -p 128,512 -n 64 -d 0,1024 --isa scalar,avx2,avx512 -r 10 -o json
   harness bench --model bitnet-5m -n 256 -p 0 --profile decode.svg")]
 pub struct Args {
-    /// A name in models/, a folder, a file, or synthetic:SHAPE[:SEED]
+    /// A name in models/, a folder, a file, or synthetic:SHAPE or synthetic:SHAPE:SEED
     #[arg(long, short = 'm', value_name = "MODEL")]
     model: String,
     /// Prompt lengths to read; 0 for none

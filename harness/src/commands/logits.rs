@@ -21,7 +21,7 @@ added in front. --stepwise reads one token at a time; the bits are the same.
 Example:
   harness logits --model ./my-model --tokens 1,15043,3186 --hidden --out out.safetensors")]
 pub struct Args {
-    /// A name in models/, a folder, a file, or synthetic:SHAPE[:SEED]
+    /// A name in models/, a folder, a file, or synthetic:SHAPE or synthetic:SHAPE:SEED
     #[arg(long, value_name = "MODEL")]
     model: String,
     /// Tokens to read, as numbers

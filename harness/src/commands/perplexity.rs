@@ -29,7 +29,7 @@ Examples:
   harness perplexity --model ./my-model --text book.txt --context 1024 --max-tokens 20000 --json
   harness perplexity --model stories260K.bin --dataset tinystories-sample --documents --limit 40")]
 pub struct Args {
-    /// A name in models/, a folder, a file, or synthetic:SHAPE[:SEED]
+    /// A name in models/, a folder, a file, or synthetic:SHAPE or synthetic:SHAPE:SEED
     #[arg(long, value_name = "MODEL")]
     model: String,
     #[command(flatten)]

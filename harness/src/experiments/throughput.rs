@@ -116,7 +116,7 @@ pub struct ModelRow {
     pub load_s: Timed,
     /// By how much the process grew in memory from before loading to after the first token; absent where the system does
     /// not tell.
-    pub resident_bytes: Option<u64>,
+    pub resident_bytes: Option<Timed>,
 }
 
 /// The speed of a model in one setting.
@@ -279,8 +279,8 @@ fn load(config: &Config, name: &str, lab: &Lab) -> Result<(Loaded, ModelRow)> {
         cache_bytes_per_position: determined(facts.cache_bytes_per_position),
         linear_operations: determined(facts.linear_operations),
         head_operations: determined(facts.head_operations),
-        load_s: Timed { median: seconds, low: seconds, high: seconds, n: 1 },
-        resident_bytes: before.zip(after).map(|(before, after)| after.saturating_sub(before)),
+        load_s: Timed::once(seconds),
+        resident_bytes: before.zip(after).map(|(before, after)| Timed::once(after.saturating_sub(before) as f64)),
     };
     Ok((loaded, row))
 }

@@ -127,7 +127,7 @@ fn model_table(models: &[&ModelRow]) -> Table {
             format::bytes(row.other_bytes.exact),
             format::bytes(row.cache_bytes_per_position.exact),
             format::seconds(row.load_s.median),
-            row.resident_bytes.map_or("–".to_string(), format::bytes),
+            row.resident_bytes.map_or("–".to_string(), |bytes| format::bytes(bytes.median as u64)),
         ]);
     }
     table
