@@ -237,8 +237,11 @@ impl Folder {
     /// The file exists but cannot be read, or a whole line of it is not JSON.
     pub fn read_rows(&self, name: &str) -> Result<Vec<Value>> {
         let path = self.rows().join(format!("{name}.jsonl"));
-        if !path.exists() {
-            return Ok(Vec::new());
+        match std::fs::metadata(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            // Reading a device could go on for ever; whatever else is wrong is told by reading.
+            Ok(data) if !data.is_file() => bail!("{} is not a file", path.display()),
+            _ => {}
         }
         let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
         let whole = text.rfind('\n').map_or("", |end| &text[..end]);

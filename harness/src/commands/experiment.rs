@@ -57,16 +57,14 @@ pub fn run(args: Args) -> Result<()> {
     let folder = Folder::create(&path)?;
     let manifest = manifest(&plans, &lab, started, commit);
     let failed = Run { folder: &folder, manifest, lab: &lab }.all(&plans)?;
-    report::render(&folder)?;
-    let page = folder.path().join("report.html");
-    output::line(&format!("report: {}", page.display()))?;
-    if let Some(first) = failed.first() {
-        bail!(
-            "{first}{}",
-            if failed.len() > 1 { format!(" (and {} more failed)", failed.len() - 1) } else { String::new() }
-        );
+    let rendered = report::render(&folder);
+    if rendered.is_ok() {
+        output::line(&format!("report: {}", folder.path().join("report.html").display()))?;
     }
-    Ok(())
+    if !failed.is_empty() {
+        bail!("{}", failed.join("; "));
+    }
+    rendered
 }
 
 /// The experiments' files, read: those named, or all in `experiments/`.
@@ -178,7 +176,6 @@ impl Run<'_> {
         let mut failures = Vec::new();
         for (index, plan) in plans.iter().enumerate() {
             if let Some(failure) = self.one(index, plan)? {
-                eprintln!("{} failed: {failure}", plan.name);
                 failures.push(format!("{}: {failure}", plan.name));
             }
         }
@@ -207,7 +204,9 @@ impl Run<'_> {
             report::format::duration(clock.elapsed().as_secs_f64())
         );
         self.write()?;
-        self.folder.write_columns(&plan.name)?;
+        if failure.is_none() {
+            self.folder.write_columns(&plan.name)?;
+        }
         Ok(failure)
     }
 

@@ -146,6 +146,8 @@ struct Layout {
     legend: Vec<(usize, i32, i32)>,
     x: Span,
     y: Span,
+    /// Series that are not limits.
+    marked: usize,
 }
 
 /// An axis with its range fixed.
@@ -174,12 +176,13 @@ impl Layout {
             at += width;
         }
         let top = if legend.is_empty() { 14 } else { line + 20 };
+        let marked = chart.series.iter().filter(|series| !matches!(series.look, Look::Limit(_))).count();
         let inner = match &y.scale {
-            Scale::Names(names) => (names.len() as i32 * 22).max(60),
+            Scale::Names(names) => (names.len() as i32 * (8 * marked as i32).max(22)).max(60),
             _ => 340,
         };
         let bottom = top + inner;
-        Ok(Layout { height: bottom + 54, plot: (left, top, WIDTH - 24, bottom), legend, x, y })
+        Ok(Layout { height: bottom + 54, plot: (left, top, WIDTH - 24, bottom), legend, x, y, marked })
     }
 
     fn place_x(&self, value: f64) -> i32 {
@@ -215,8 +218,10 @@ impl Layout {
         area.draw(&Text::new(chart.x.label.as_str(), middle, text(13, HPos::Center, VPos::Top))).map_err(told)?;
         let turned = text(13, HPos::Center, VPos::Top).transform(FontTransform::Rotate270);
         area.draw(&Text::new(chart.y.label.as_str(), (2, (top + bottom) / 2), turned)).map_err(told)?;
+        let mut place = 0;
         for series in &chart.series {
-            self.draw_series(series, area)?;
+            self.draw_series(series, self.aside(place), area)?;
+            place += usize::from(!matches!(series.look, Look::Limit(_)));
         }
         for (index, x, y) in &self.legend {
             let series = &chart.series[*index];
@@ -234,9 +239,19 @@ impl Layout {
         Ok(())
     }
 
-    fn draw_series(&self, series: &Series, area: &Area<'_>) -> Result<(), String> {
+    /// By how much the points of a series among names stand above or below their name, so that series do not hide each
+    /// other.
+    fn aside(&self, place: usize) -> i32 {
+        match self.y.scale {
+            Scale::Names(_) => (7.0 * (place as f64 - (self.marked.max(1) - 1) as f64 / 2.0)).round() as i32,
+            _ => 0,
+        }
+    }
+
+    fn draw_series(&self, series: &Series, aside: i32, area: &Area<'_>) -> Result<(), String> {
+        let aside = if matches!(series.look, Look::Limit(_)) { 0 } else { aside };
         let places: Vec<(i32, i32)> =
-            series.points.iter().map(|p| (self.place_x(p.x.at), self.place_y(p.y.at))).collect();
+            series.points.iter().map(|p| (self.place_x(p.x.at), self.place_y(p.y.at) + aside)).collect();
         let look = match series.look {
             Look::Limit(dash) => return draw_line(area, &places, LIMIT, 2, dash),
             Look::Marks(look) => look,
@@ -248,7 +263,7 @@ impl Layout {
         for (point, place) in series.points.iter().zip(places) {
             let (x, y) = place;
             let across = (self.place_x(point.x.low), self.place_x(point.x.high));
-            let along = (self.place_y(point.y.low), self.place_y(point.y.high));
+            let along = (self.place_y(point.y.low) + aside, self.place_y(point.y.high) + aside);
             // An interval narrower than its mark would only blur it.
             if (across.1 - across.0).abs() > 8 {
                 draw_line(area, &[(across.0, y), (across.1, y)], colour(look), 2, 0)?;

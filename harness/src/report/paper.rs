@@ -126,7 +126,7 @@ fn abstract_of(manifest: &Manifest, chapters: &[Chapter<'_>]) -> Vec<String> {
     let machine = &manifest.machine;
     let cores = machine.cores.unwrap_or(machine.threads);
     let mut opening = format!(
-        "We measure {} on {} with {}{}, kernels up to {} and up to {}.",
+        "This run of the experiments {} measures {} with {}{}, on ISA levels up to {} and on up to {}.",
         format::list(&chapters.iter().map(|c| format!("`{}`", c.planned.name)).collect::<Vec<_>>()),
         machine.cpu,
         format::count(cores, "core", "cores"),

@@ -29,6 +29,8 @@ pub struct Table {
     pub caption: String,
     columns: Vec<Column>,
     rows: Vec<Vec<String>>,
+    /// The heads of the last grouped row.
+    group: Vec<String>,
 }
 
 impl Table {
@@ -42,7 +44,12 @@ impl Table {
             (">", title) => Column { title: title.to_string(), align: Align::Right },
             _ => panic!("the column '{title}' says neither < nor >"),
         };
-        Table { caption: caption.into(), columns: titles.iter().map(column).collect(), rows: Vec::new() }
+        Table {
+            caption: caption.into(),
+            columns: titles.iter().map(column).collect(),
+            rows: Vec::new(),
+            group: Vec::new(),
+        }
     }
 
     /// Adds a row.
@@ -52,6 +59,20 @@ impl Table {
     pub fn row(&mut self, cells: Vec<String>) {
         assert_eq!(cells.len(), self.columns.len(), "cells of a row of '{}'", self.caption);
         self.rows.push(cells);
+    }
+
+    /// Adds a row whose first `heads` cells are left empty where the row before says the same in them and in all before
+    /// them: rows that belong together then look it.
+    ///
+    /// # Panics
+    /// As [`Table::row`].
+    pub fn grouped_row(&mut self, heads: usize, cells: Vec<String>) {
+        self.group.truncate(heads);
+        let same = self.group.iter().zip(&cells).take_while(|(above, cell)| above == cell).count();
+        self.group = cells[..heads.min(cells.len())].to_vec();
+        let shown = cells.into_iter().enumerate().map(|(i, cell)| if i < same { String::new() } else { cell });
+        let shown = shown.collect();
+        self.row(shown);
     }
 
     /// Whether it has no rows.
@@ -91,10 +112,13 @@ impl Table {
         let heads: String =
             self.columns.iter().map(|c| format!("<th scope=\"col\"{}>{}</th>", class(c), inline(&c.title))).collect();
         let _ = writeln!(out, "<table>\n<thead><tr>{heads}</tr></thead>\n<tbody>");
-        for row in &self.rows {
+        for (i, row) in self.rows.iter().enumerate() {
+            // A line is drawn only where the next row begins another group.
+            let more = self.rows.get(i + 1).is_some_and(|next| next.first().is_some_and(String::is_empty));
+            let class_of_row = if more { " class=\"more\"" } else { "" };
             let cells: String =
                 row.iter().zip(&self.columns).map(|(t, c)| format!("<td{}>{}</td>", class(c), inline(t))).collect();
-            let _ = writeln!(out, "<tr>{cells}</tr>");
+            let _ = writeln!(out, "<tr{class_of_row}>{cells}</tr>");
         }
         out + "</tbody></table></figure>\n"
     }
@@ -117,6 +141,18 @@ mod tests {
         let html = table().html("Table 1.");
         assert!(html.contains("<td>&lt;c&gt;</td><td class=\"right\">3.5</td>"), "{html}");
         assert!(html.contains("<b>Table 1.</b> Speeds of <code>a|b</code>"));
+    }
+
+    #[test]
+    fn a_group_says_what_it_shares_once() {
+        let mut table = Table::new("", &["<op", "<shape", ">speed"]);
+        for cells in [["a", "1", "x"], ["a", "1", "y"], ["a", "2", "y"], ["b", "2", "z"]] {
+            table.grouped_row(2, cells.map(String::from).into());
+        }
+        assert_eq!(table.rows()[1], ["", "", "y"]);
+        assert_eq!(table.rows()[2], ["", "2", "y"]);
+        assert_eq!(table.rows()[3], ["b", "2", "z"]);
+        assert_eq!(table.html("").matches("class=\"more\"").count(), 2);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use kernels::Isa;
 
 use super::{CheckRow, Config, Row, SpeedRow, VariantRow, WorkingSet};
+use crate::quantity::Timed;
 use crate::report::figures::{Axis, Look, Point, Scale, Series};
 use crate::report::{Chart, Figure, Part, Section, Table, format};
 
@@ -76,7 +77,7 @@ fn limits(config: &Config) -> Vec<String> {
          does not mean that much could be gained."
             .to_string(),
         "The bandwidth ceiling of cases that write as much as they read is that of reading or copying, whichever was \
-         faster; no machine documents a better one."
+         faster: caches that read and write at the same time could do better."
             .to_string(),
         format!(
             "Scalar was not timed where a call does more than {} operations; it was checked against nonetheless.",
@@ -239,41 +240,48 @@ fn coverage_table(rows: &Rows<'_>) -> Table {
 }
 
 fn speed_table(rows: &Rows<'_>) -> Table {
-    let caption = "Speeds of the variants with code of their own. GB/s and GOPS count what must be moved and done, all \
-                   threads together; the share is of the roofline in the same blocks, and its letter says which ceiling \
-                   binds (b bandwidth, a arithmetic); the last two columns are ratios within blocks, with intervals.";
+    let caption = "Speeds of the variants with code of their own. A call's time stands with half of its interval; GB/s and GOPS \
+                   count what must be moved and done, all threads together; the share is of the roofline in the same \
+                   blocks, and its letter says which ceiling binds (b bandwidth, a arithmetic); the last two columns are \
+                   ratios within blocks to scalar and to the level below.";
     let mut table = Table::new(
         caption,
         &[
             "<op",
-            "<shape R×C×T",
-            "<set",
-            ">threads",
+            "<shape R×C×T, data, threads",
             "<ISA",
             ">a call",
             ">GB/s",
             ">GOPS",
             ">share of ceiling",
             ">× scalar",
-            ">× level below",
+            ">× below",
         ],
     );
     for row in &rows.speeds {
         let bound = if row.bound == "bandwidth" { "b" } else { "a" };
-        let ratio = |ratio: Option<crate::quantity::Timed>| ratio.map_or("–".to_string(), |r| format::timed(&r, 3));
-        table.row(vec![
-            format!("`{}`", row.op),
-            format!("{}×{}×{}", row.rows, row.columns, row.tokens),
-            row.working_set.name().to_string(),
-            row.threads.to_string(),
-            row.isa.clone(),
-            format::timed_seconds(&row.call_us.map(|us| us / 1e6)),
-            format::number(row.gb_per_s.median, 3),
-            format::number(row.gops.median, 3),
-            format!("{} {bound}", format::timed_percent(&row.share_of_ceiling)),
-            ratio(row.speedup_over_scalar),
-            ratio(row.speedup_over_below),
-        ]);
+        let ratio = |ratio: Option<Timed>| ratio.map_or("–".to_string(), |r| format::timed(&r, 3));
+        // Next to scalar the level below is scalar itself.
+        let below = row.speedup_over_below.filter(|_| row.below.as_deref() != Some(Isa::Scalar.name()));
+        let (r, c, t) = (row.rows, row.columns, row.tokens);
+        table.grouped_row(
+            2,
+            vec![
+                format!("`{}`", row.op),
+                format!("{r}×{c}×{t}, {}, {}", row.working_set.name(), row.threads),
+                row.isa.clone(),
+                format!(
+                    "{} ± {}",
+                    format::seconds(row.call_us.median / 1e6),
+                    format::percent(row.call_us.uncertainty())
+                ),
+                format::number(row.gb_per_s.median, 3),
+                format::number(row.gops.median, 3),
+                format!("{} {bound}", format::timed_percent(&row.share_of_ceiling)),
+                ratio(row.speedup_over_scalar),
+                ratio(below),
+            ],
+        );
     }
     table
 }
@@ -352,7 +360,8 @@ fn roofline(rows: &Rows<'_>, count: usize) -> Option<Figure> {
     let intensity = |row: &SpeedRow| row.work_operations as f64 / row.work_bytes as f64;
     let (left, right) =
         points.iter().map(|row| intensity(row)).fold((f64::MAX, 0.0f64), |(l, r), i| (l.min(i), r.max(i)));
-    if points.is_empty() {
+    // One intensity makes a column of marks, not a roofline.
+    if right <= left {
         return None;
     }
     let (left, right) = (left / 2.0, right * 4.0);
@@ -469,7 +478,7 @@ mod tests {
                 _ => None,
             })
             .collect();
-        assert_eq!(figures, ["speedup", "share", "roofline-1", "roofline-2"]);
+        assert_eq!(figures, ["speedup", "share"], "one intensity makes no roofline");
     }
 
     #[test]

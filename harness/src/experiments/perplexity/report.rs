@@ -89,6 +89,12 @@ fn interval(value: f64, low: f64, high: f64, digits: usize) -> String {
     format!("{} [{}, {}]", show(value), show(low), show(high))
 }
 
+/// `1.2 % more` or `1.2 % less`.
+fn relative(difference: f64) -> String {
+    let word = if difference < 0.0 { "less" } else { "more" };
+    format!("{} % {word}", format::number(difference.abs() * 100.0, 2))
+}
+
 fn findings(rows: &Rows<'_>) -> Vec<String> {
     let mut findings = Vec::new();
     let score = |model: &str, dataset: &str| rows.scores.iter().find(|s| s.model == model && s.dataset == dataset);
@@ -98,14 +104,14 @@ fn findings(rows: &Rows<'_>) -> Vec<String> {
             continue;
         };
         findings.push(format!(
-            "On `{}` the model `{}` needs {} bits a byte and `{}` {}: {} % more ({} bits a byte). Their distributions are {} \
-             nats apart and agree on the likeliest token {} of the time.",
+            "On `{}` the model `{}` needs {} bits a byte and `{}` {}: {} ({} bits a byte). Their distributions are {} nats \
+             apart (Kullback-Leibler) and agree on the likeliest token {} of the time.",
             pair.dataset,
             pair.model,
             with_error(model.bits_per_byte.exact, model.bits_per_byte_error.exact, 4),
             pair.reference,
             with_error(reference.bits_per_byte.exact, reference.bits_per_byte_error.exact, 4),
-            format::number(pair.relative_difference.exact * 100.0, 3),
+            relative(pair.relative_difference.exact),
             interval(
                 pair.difference_bits_per_byte.exact,
                 pair.difference_low.exact,
@@ -190,18 +196,28 @@ fn pair_table(rows: &Rows<'_>) -> Table {
     table
 }
 
+fn subject(row: &BitsRow) -> (&str, &str, &str) {
+    (&row.model, &row.dataset, &row.digest.exact)
+}
+
 fn bits_table(rows: &Rows<'_>) -> Table {
-    let caption = "Digests (the beginning of the SHA-256) of the logits of the first tokens. All of a model are the same, or \
-                   the run would have ended.";
-    let mut table = Table::new(caption, &["<model", "<text", "<ISA", ">threads", ">tokens", "<digest"]);
+    let caption = "Digests (the beginning of the SHA-256) of the logits of the first tokens, and where they were the same: \
+                   levels with their numbers of threads. A second digest of a model would have ended the run.";
+    let mut table = Table::new(caption, &["<model", "<text", ">tokens", "<digest", "<given by"]);
+    let mut told: Vec<(&str, &str, &str)> = Vec::new();
     for row in &rows.bits {
+        if told.contains(&subject(row)) {
+            continue;
+        }
+        told.push(subject(row));
+        let same = rows.bits.iter().filter(|other| subject(other) == subject(row));
+        let by: Vec<String> = same.map(|row| format!("{} × {}", row.isa, row.threads)).collect();
         table.row(vec![
             format!("`{}`", row.model),
             row.dataset.clone(),
-            row.isa.clone(),
-            row.threads.to_string(),
             format::integer(row.tokens.exact as u64),
             format!("`{}`", row.digest.exact),
+            by.join(", "),
         ]);
     }
     table

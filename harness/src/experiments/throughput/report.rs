@@ -189,20 +189,23 @@ fn speed_table(speeds: &[&SpeedRow]) -> Table {
     );
     for row in speeds {
         let ratio = |ratio: Option<Timed>| ratio.map_or("–".to_string(), |r| format::timed(&r, 3));
-        table.row(vec![
-            format!("`{}`", row.model),
-            test_name(row),
-            row.isa.clone(),
-            row.threads.to_string(),
-            format::timed(&row.tokens_per_s, 3),
-            format::timed(&row.wait_ms, 3),
-            format::timed_percent(&row.share_of_bandwidth),
-            format::timed_percent(&row.share_of_peak),
-            row.share_of_handover.map_or("–".to_string(), |share| format::percent(share.median)),
-            ratio(row.speedup_over_one_thread),
-            ratio(row.speedup_over_below),
-            row.tokens_per_s.n.to_string(),
-        ]);
+        table.grouped_row(
+            2,
+            vec![
+                format!("`{}`", row.model),
+                test_name(row),
+                row.isa.clone(),
+                row.threads.to_string(),
+                format::timed(&row.tokens_per_s, 3),
+                format::number(row.wait_ms.median, 3),
+                format::timed_percent(&row.share_of_bandwidth),
+                format::timed_percent(&row.share_of_peak),
+                row.share_of_handover.map_or("–".to_string(), |share| format::percent(share.median)),
+                ratio(row.speedup_over_one_thread),
+                ratio(row.speedup_over_below),
+                row.tokens_per_s.n.to_string(),
+            ],
+        );
     }
     table
 }
