@@ -9,7 +9,8 @@ use crate::{Error, Result, Token};
 use kernels::activation::Gate;
 use kernels::rope::Pairs;
 use kernels::ternary::TernaryMatrix;
-use std::collections::HashMap;
+use std::cmp::Ordering;
+use std::collections::{BinaryHeap, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -42,6 +43,45 @@ pub(crate) struct Vocabulary {
     pieces: Vec<(Vec<u8>, f32)>,
     index: HashMap<Vec<u8>, Token>,
 }
+
+/// A token and the places of its neighbours; no token where it has been joined to the one before.
+#[derive(Clone, Copy, Debug)]
+struct Link {
+    token: Option<Token>,
+    before: Option<usize>,
+    after: Option<usize>,
+}
+
+/// Two neighbours that can be joined.
+#[derive(Clone, Copy, Debug)]
+struct Offer {
+    score: f32,
+    left: usize,
+    joined: Token,
+}
+
+impl Ord for Offer {
+    /// The best score is greatest; of equals the leftmost. Scores are never NaN.
+    fn cmp(&self, other: &Offer) -> Ordering {
+        // Adding 0 makes one zero of the two: they are equal scores.
+        let score = (self.score + 0.0).total_cmp(&(other.score + 0.0));
+        score.then(other.left.cmp(&self.left)).then(self.joined.cmp(&other.joined))
+    }
+}
+
+impl PartialOrd for Offer {
+    fn partial_cmp(&self, other: &Offer) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Offer {
+    fn eq(&self, other: &Offer) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl Eq for Offer {}
 
 /// Pieces are a few bytes; the format's length field could claim 2 GiB.
 const MAX_PIECE_BYTES: i32 = 1 << 16;
@@ -85,23 +125,44 @@ impl Vocabulary {
             self.push_characters(" ", &mut tokens)?;
             self.push_characters(text, &mut tokens)?;
         }
-        let mut joined = Vec::new();
-        loop {
-            let mut best: Option<(f32, usize, Token)> = None;
-            for (i, pair) in tokens.windows(2).enumerate() {
-                joined.clear();
-                pair.iter().for_each(|t: &Token| joined.extend_from_slice(&self.pieces[*t as usize].0));
-                if let Some(token) = self.token(&joined) {
-                    let score = self.pieces[token as usize].1;
-                    if best.is_none_or(|(best, ..)| score > best) {
-                        best = Some((score, i, token));
-                    }
-                }
+        Ok(self.join(tokens))
+    }
+
+    /// Joins neighbours, best first. Tokens stay in their places, linked to the neighbours that are left, so n tokens take
+    /// n log n steps.
+    fn join(&self, tokens: Vec<Token>) -> Vec<Token> {
+        let last = tokens.len().saturating_sub(1);
+        let mut links: Vec<Link> = tokens
+            .into_iter()
+            .enumerate()
+            .map(|(i, token)| Link { token: Some(token), before: i.checked_sub(1), after: (i < last).then_some(i + 1) })
+            .collect();
+        let mut offers: BinaryHeap<Offer> = (0..last).filter_map(|left| self.offer(&links, left)).collect();
+        while let Some(offer) = offers.pop() {
+            // One of the two may have been joined with another since the offer was made.
+            if self.offer(&links, offer.left) != Some(offer) {
+                continue;
             }
-            let Some((_, i, token)) = best else { return Ok(tokens) };
-            tokens[i] = token;
-            tokens.remove(i + 1);
+            let Some(right) = links[offer.left].after else { continue };
+            let next = links[right].after;
+            links[right].token = None;
+            links[offer.left].token = Some(offer.joined);
+            links[offer.left].after = next;
+            if let Some(next) = next {
+                links[next].before = Some(offer.left);
+            }
+            let around = links[offer.left].before.into_iter().chain([offer.left]);
+            offers.extend(around.filter_map(|left| self.offer(&links, left)));
         }
+        links.into_iter().filter_map(|link| link.token).collect()
+    }
+
+    /// What joining the token at `left` with the one after it would give, if the vocabulary has it.
+    fn offer(&self, links: &[Link], left: usize) -> Option<Offer> {
+        let (first, second) = (links[left].token?, links[links[left].after?].token?);
+        let union = [&self.pieces[first as usize].0[..], &self.pieces[second as usize].0].concat();
+        let joined = self.token(&union)?;
+        Some(Offer { score: self.pieces[joined as usize].1, left, joined })
     }
 
     fn push_characters(&self, text: &str, tokens: &mut Vec<Token>) -> Result<()> {
@@ -270,5 +331,79 @@ impl Source for Checkpoint {
 
     fn check_names(&self, _: &dyn Fn(&str) -> bool) -> Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Bytes as llama2.c has them, then pieces with scores.
+    fn vocabulary(pieces: &[(&str, f32)]) -> Vocabulary {
+        let special = ["<unk>", "<s>", "</s>"].map(|name| (name.to_string(), 0.0));
+        let bytes = (0..=255u8).map(|byte| (format!("<0x{byte:02X}>"), 0.0));
+        let pieces = pieces.iter().map(|(piece, score)| (piece.to_string(), *score));
+        let mut file = 9i32.to_le_bytes().to_vec();
+        for (piece, score) in special.into_iter().chain(bytes).chain(pieces) {
+            file.extend(score.to_le_bytes());
+            file.extend((piece.len() as i32).to_le_bytes());
+            file.extend(piece.bytes());
+        }
+        Vocabulary::parse(&file, Path::new("toy")).unwrap()
+    }
+
+    /// llama2.c's own loop: looks at every pair before each join.
+    fn join_slowly(vocabulary: &Vocabulary, mut tokens: Vec<Token>) -> Vec<Token> {
+        loop {
+            let mut best: Option<(f32, usize, Token)> = None;
+            for (i, pair) in tokens.windows(2).enumerate() {
+                let union: Vec<u8> =
+                    pair.iter().flat_map(|token| vocabulary.pieces[*token as usize].0.clone()).collect();
+                if let Some(token) = vocabulary.token(&union) {
+                    let score = vocabulary.pieces[token as usize].1;
+                    if best.is_none_or(|(best, ..)| score > best) {
+                        best = Some((score, i, token));
+                    }
+                }
+            }
+            let Some((_, i, token)) = best else { return tokens };
+            tokens[i] = token;
+            tokens.remove(i + 1);
+        }
+    }
+
+    const PIECES: &[(&str, f32)] = &[
+        (" ", 0.0),
+        ("a", 0.0),
+        ("b", 0.0),
+        ("c", 0.0),
+        ("ab", -1.0),
+        ("ba", -1.0),
+        ("aa", -2.0),
+        ("abc", -3.0),
+        ("bc", -0.5),
+        (" a", -0.0),
+        ("aab", -1.5),
+        ("abab", -1.0),
+    ];
+
+    proptest! {
+        #[test]
+        fn joining_by_offers_is_joining_pair_by_pair(text in "[abcd é]{0,40}") {
+            let vocabulary = vocabulary(PIECES);
+            let mut characters = Vec::new();
+            if !text.is_empty() {
+                vocabulary.push_characters(" ", &mut characters).unwrap();
+                vocabulary.push_characters(&text, &mut characters).unwrap();
+            }
+            prop_assert_eq!(vocabulary.encode(&text).unwrap(), join_slowly(&vocabulary, characters));
+        }
+    }
+
+    #[test]
+    fn a_long_text_does_not_take_forever() {
+        let text = "abcab ".repeat(100_000);
+        assert!(vocabulary(PIECES).encode(&text).unwrap().len() < text.len());
     }
 }

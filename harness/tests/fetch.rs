@@ -328,3 +328,38 @@ fn a_named_data_directory_stands_in_for_fetching() {
     assert!(output.status.success());
     assert!(String::from_utf8(output.stdout).unwrap().contains(elsewhere.path().to_str().unwrap()));
 }
+
+#[test]
+fn two_downloads_of_one_file_do_not_write_into_each_other() {
+    let stage = Stage::new(well_behaved);
+    stage.keep(b"");
+    let other = std::fs::File::open(stage.part()).unwrap();
+    other.lock().unwrap();
+    let told = complaint(&stage.fetch(), 1);
+    assert!(told.contains("by another process"), "{told}");
+    other.unlock().unwrap();
+    assert!(stage.fetch().status.success());
+    stage.assert_whole();
+}
+
+#[test]
+fn data_that_is_not_here_says_how_to_have_it() {
+    let root = repository("http://127.0.0.1:9/data.txt", b"abc");
+    let told = complaint(&harness(root.path(), &["dataset", "path", "toy"]), 1);
+    assert!(told.contains("`harness dataset fetch toy`") && told.contains(".data/toy/data.txt"), "{told}");
+    let line = ["perplexity", "--model", "synthetic:bitnet-tiny", "--dataset", "toy"];
+    assert!(complaint(&harness(root.path(), &line), 1).contains("`harness dataset fetch toy`"));
+    let list = harness(root.path(), &["dataset", "list", "--json"]);
+    let list: serde_json::Value = serde_json::from_slice(&list.stdout).unwrap();
+    assert_eq!((&list[0]["name"], &list[0]["present"]), (&"toy".into(), &false.into()));
+}
+
+#[test]
+fn a_misspelt_card_is_named_with_its_key() {
+    let root = repository("http://127.0.0.1:9/data.txt", b"abc");
+    let card = root.path().join("datasets/toy/card.toml");
+    let text = std::fs::read_to_string(&card).unwrap();
+    std::fs::write(&card, text.replace("license", "licence")).unwrap();
+    let told = complaint(&harness(root.path(), &["dataset", "list"]), 2);
+    assert!(told.contains("toy/card.toml") && told.contains("licence") && told.lines().count() == 1, "{told}");
+}

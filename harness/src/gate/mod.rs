@@ -227,7 +227,7 @@ impl Comparison {
                 }
             }
         }
-        let told = lacking.iter().map(|(isa, rows)| format!("{rows} rows of {isa}: this CPU lacks it"));
+        let told = lacking.iter().map(|(isa, rows)| format!("{rows} rows of {isa}, which was not run here"));
         self.skipped.extend(told);
     }
 
@@ -315,7 +315,7 @@ mod tests {
         assert_eq!(compared(&[row("scalar"), row("avx2")], &[row("scalar")]).differences.len(), 1);
         assert_eq!(compared(&[row("scalar")], &[row("scalar"), row("avx2")]).differences.len(), 1);
         let lacking = compared(&[row("scalar"), row("avx512")], &[row("scalar")]);
-        assert!(lacking.differences.is_empty() && lacking.skipped == ["1 rows of avx512: this CPU lacks it"]);
+        assert!(lacking.differences.is_empty() && lacking.skipped == ["1 rows of avx512, which was not run here"]);
     }
 
     #[test]
