@@ -226,7 +226,7 @@ mod tests {
         let known = [PathBuf::from("experiments/kernels.toml")];
         assert_eq!(chosen(&["kernels".to_string()], &known).unwrap(), known);
         let error = chosen(&["kernel".to_string()], &known).unwrap_err().to_string();
-        assert!(error.contains("no experiment is called 'kernel' (did you mean 'kernels'?)"), "{error}");
+        assert!(error.contains("'kernel' (did you mean 'kernels'?)"), "{error}");
         assert_eq!(chosen(&["./x.toml".to_string()], &known).unwrap(), [PathBuf::from("./x.toml")]);
     }
 
