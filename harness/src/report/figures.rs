@@ -59,6 +59,8 @@ pub struct Series {
 pub enum Look {
     /// Marks in the i-th colour and shape.
     Marks(usize),
+    /// The outlines of those marks.
+    Outlines(usize),
     /// Marks joined by lines in the i-th colour and shape.
     Joined(usize),
     /// A grey line without marks: a limit. Limits differ in their dashes.
@@ -228,6 +230,7 @@ impl Layout {
             match series.look {
                 Look::Limit(dash) => draw_line(area, &[(*x, *y), (*x + 26, *y)], LIMIT, 2, dash)?,
                 Look::Marks(look) => draw_mark(area, (*x + 13, *y), look)?,
+                Look::Outlines(look) => draw_outline(area, (*x + 13, *y), look)?,
                 Look::Joined(look) => {
                     draw_line(area, &[(*x, *y), (*x + 26, *y)], colour(look), 2, 0)?;
                     draw_mark(area, (*x + 13, *y), look)?;
@@ -254,7 +257,7 @@ impl Layout {
             series.points.iter().map(|p| (self.place_x(p.x.at), self.place_y(p.y.at) + aside)).collect();
         let look = match series.look {
             Look::Limit(dash) => return draw_line(area, &places, LIMIT, 2, dash),
-            Look::Marks(look) => look,
+            Look::Marks(look) | Look::Outlines(look) => look,
             Look::Joined(look) => {
                 draw_line(area, &places, colour(look), 2, 0)?;
                 look
@@ -271,7 +274,10 @@ impl Layout {
             if (along.1 - along.0).abs() > 8 {
                 draw_line(area, &[(x, along.0), (x, along.1)], colour(look), 2, 0)?;
             }
-            draw_mark(area, place, look)?;
+            match series.look {
+                Look::Outlines(_) => draw_outline(area, place, look)?,
+                _ => draw_mark(area, place, look)?,
+            }
         }
         Ok(())
     }
@@ -288,6 +294,21 @@ fn draw_mark(area: &Area<'_>, (x, y): (i32, i32), look: usize) -> Result<(), Str
         1 => area.draw(&TriangleMarker::new((x, y), 6, style)),
         2 => area.draw(&Rectangle::new([(x - 4, y - 4), (x + 4, y + 4)], style)),
         _ => area.draw(&Polygon::new([(x, y - 6), (x + 6, y), (x, y + 6), (x - 6, y)], style)),
+    };
+    drawn.map_err(|error| error.to_string())
+}
+
+fn draw_outline(area: &Area<'_>, (x, y): (i32, i32), look: usize) -> Result<(), String> {
+    let style = colour(look).stroke_width(2);
+    let closed = |corners: &[(i32, i32)]| {
+        let around = corners.iter().chain(corners.first()).map(|(dx, dy)| (x + dx, y + dy));
+        area.draw(&PathElement::new(around.collect::<Vec<_>>(), style))
+    };
+    let drawn = match look % 4 {
+        0 => area.draw(&Circle::new((x, y), 4, style)),
+        1 => closed(&[(0, -6), (6, 4), (-6, 4)]),
+        2 => closed(&[(-4, -4), (4, -4), (4, 4), (-4, 4)]),
+        _ => closed(&[(0, -6), (6, 0), (0, 6), (-6, 0)]),
     };
     drawn.map_err(|error| error.to_string())
 }

@@ -342,20 +342,22 @@ fn share_figure(rows: &Rows<'_>) -> Option<Figure> {
     })
 }
 
-/// One chart for each number of threads.
+/// One chart for each number of threads and kind of arithmetic.
 fn roofline_figures(rows: &Rows<'_>) -> Vec<Figure> {
     let mut counts: Vec<usize> = rows.speeds.iter().map(|row| row.threads).collect();
     counts.sort_unstable();
     counts.dedup();
-    counts.into_iter().filter_map(|threads| roofline(rows, threads)).collect()
+    let charts = counts.into_iter().flat_map(|threads| ["int8", "f32"].map(|arithmetic| (threads, arithmetic)));
+    charts.filter_map(|(threads, arithmetic)| roofline(rows, threads, arithmetic)).collect()
 }
 
-fn roofline(rows: &Rows<'_>, count: usize) -> Option<Figure> {
+fn roofline(rows: &Rows<'_>, count: usize, arithmetic: &str) -> Option<Figure> {
     let points: Vec<&SpeedRow> = rows
         .speeds
         .iter()
         .copied()
-        .filter(|row| row.threads == count && row.work_operations > 0 && row.gops.low > 0.0)
+        .filter(|row| row.threads == count && row.arithmetic == arithmetic)
+        .filter(|row| row.work_operations > 0 && row.gops.low > 0.0)
         .collect();
     let intensity = |row: &SpeedRow| row.work_operations as f64 / row.work_bytes as f64;
     let (left, right) =
@@ -369,42 +371,39 @@ fn roofline(rows: &Rows<'_>, count: usize) -> Option<Figure> {
         values.sort_by(f64::total_cmp);
         crate::stats::quantile(&values, 0.5)
     };
-    let memory = points.iter().filter(|row| row.working_set == WorkingSet::Memory);
-    let bandwidth = middle(memory.map(|row| row.ceiling_gb_per_s.median).collect());
-    let mut series = Vec::new();
-    for (dash, arithmetic) in ["int8", "f32"].into_iter().enumerate() {
-        let of_kind = points.iter().filter(|row| row.arithmetic == arithmetic);
-        let Some(peak) = middle(of_kind.map(|row| row.ceiling_gops.median).collect()) else { continue };
-        let roof = match bandwidth {
-            Some(bandwidth) if peak / bandwidth > left => {
-                vec![
-                    Point::new(left, left * bandwidth),
-                    Point::new((peak / bandwidth).min(right), ((peak / bandwidth).min(right) * bandwidth).min(peak)),
-                    Point::new(right, peak.min(right * bandwidth)),
-                ]
-            }
-            _ => vec![Point::new(left, peak), Point::new(right, peak)],
-        };
-        let from = if bandwidth.is_some() { "memory and " } else { "" };
-        let look = Look::Limit(dash);
-        series.push(Series {
-            name: format!("{from}{arithmetic} peak {} GOPS", format::number(peak, 3)),
-            look,
-            points: roof,
-        });
-    }
-    for (look, isa) in Isa::ALL.iter().enumerate() {
+    let everywhere = rows.speeds.iter().filter(|row| row.threads == count && row.working_set == WorkingSet::Memory);
+    let bandwidth = middle(everywhere.map(|row| row.ceiling_gb_per_s.median).collect());
+    let peak = middle(points.iter().map(|row| row.ceiling_gops.median).collect())?;
+    let corner = bandwidth.map(|bandwidth| (peak / bandwidth, bandwidth)).filter(|(corner, _)| *corner > left);
+    let roof = match corner {
+        Some((corner, bandwidth)) => {
+            let turn = corner.min(right);
+            vec![
+                Point::new(left, left * bandwidth),
+                Point::new(turn, turn * bandwidth),
+                Point::new(right, peak.min(right * bandwidth)),
+            ]
+        }
+        None => vec![Point::new(left, peak), Point::new(right, peak)],
+    };
+    let from = if corner.is_some() { "memory and " } else { "" };
+    let name = format!("{from}{arithmetic} peak {} GOPS", format::number(peak, 3));
+    let mut series = vec![Series { name, look: Look::Limit(0), points: roof }];
+    for (colour, isa) in Isa::ALL.iter().enumerate() {
         for working_set in [WorkingSet::Cache, WorkingSet::Memory] {
             let of_kind = points.iter().filter(|row| row.isa == isa.name() && row.working_set == working_set);
             let points: Vec<Point> = of_kind.map(|row| Point::new(intensity(row), row.gops)).collect();
             if !points.is_empty() {
-                let look = Look::Marks(if working_set == WorkingSet::Cache { look } else { look + 3 });
+                let look = match working_set {
+                    WorkingSet::Cache => Look::Outlines(colour),
+                    WorkingSet::Memory => Look::Marks(colour),
+                };
                 series.push(Series { name: format!("{isa}, {}", working_set.name()), look, points });
             }
         }
     }
     let axis = |label: &str| Axis { label: label.to_string(), scale: Scale::Log };
-    let bandwidth = bandwidth.map_or_else(String::new, |bandwidth| {
+    let bandwidth = corner.map_or_else(String::new, |(_, bandwidth)| {
         format!(
             " The slope is the bandwidth of memory ({} GB/s, the median of those measured beside the cases); cases in cache may lie \
              above it.",
@@ -412,9 +411,10 @@ fn roofline(rows: &Rows<'_>, count: usize) -> Option<Figure> {
         )
     });
     Some(Figure {
-        name: format!("roofline-{count}"),
+        name: format!("roofline-{arithmetic}-{count}"),
         caption: format!(
-            "Roofline on {}: operations a second against operations a byte. Each mark is a variant of a case.{bandwidth}",
+            "Roofline of {arithmetic} arithmetic on {}: operations a second against operations a byte. Each mark is a variant of a \
+             case.{bandwidth}",
             threads(count)
         ),
         chart: Chart { x: axis("operations a byte"), y: axis("GOPS"), series },
