@@ -142,7 +142,7 @@ impl Linear {
                 factors.clear();
                 factors.extend(input.scales.iter().map(|a| (factor / f64::from(*a)) as f32));
                 let Input { codes, stride, sums, .. } = input;
-                let x = Activations { codes, stride: *stride, sums, scales: factors };
+                let x = Activations { codes, stride: *stride, sums, scales: factors, tables: &[] };
                 kernels.ternary_matmul(matrix.row_range(rows.clone()), x, out);
             }
         }

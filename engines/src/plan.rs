@@ -1,6 +1,6 @@
 //! How rows of weights are shared out.
 
-use kernels::ternary::TILE_ROWS;
+use kernels::ternary::Layout;
 use std::ops::Range;
 
 /// Some rows of one of several matrices.
@@ -13,6 +13,9 @@ pub(crate) struct Block {
     /// Rows of all matrices before these.
     pub(crate) start: usize,
 }
+
+/// Rows to a tile of packed weights: blocks start and end there.
+const TILE_ROWS: usize = Layout::I2.tile_rows();
 
 /// Rows that a kernel walks side by side (eight tiles, each its own memory stream): the unit of all but the smallest blocks.
 const UNIT: usize = 8 * TILE_ROWS;

@@ -11,7 +11,7 @@ use crate::{
 #[derive(Debug)]
 pub struct Kernels {
     isa: Isa,
-    pub(crate) ternary_i2: ternary::i2::Variant,
+    pub(crate) ternary_i2: ternary::Variant,
     pub(crate) quantise: quantise::Variant,
     pub(crate) rms_norm: norm::rms::Variant,
     pub(crate) layer_norm: norm::layer::Variant,

@@ -18,7 +18,7 @@ fn refuses<R>(part: &str, call: impl FnOnce() -> R) {
 fn ternary_products_refuse_shapes_that_disagree() {
     let matrix = TernaryMatrix::zeros(20, 70, Layout::I2);
     let codes = [0i8; 256];
-    let good = Activations { codes: &codes, stride: 128, sums: &[0; 2], scales: &[1.0; 2] };
+    let good = Activations { codes: &codes, stride: 128, sums: &[0; 2], scales: &[1.0; 2], tables: &[] };
     for kernels in Kernels::available() {
         let product = |x: Activations<'_>, out: &mut [f32]| kernels.ternary_matmul(matrix.view(), x, out);
         product(good, &mut [0.0; 40]);

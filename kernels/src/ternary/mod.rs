@@ -1,9 +1,17 @@
 //! Products of ternary weights {-1, 0, 1} and int8 activations.
+//!
+//! A layout is a module: its drawing, its [`format::Format`], its variants and its line in [`Layout`]. All compute
+//! `out[r, t] = (sum over c of w[r, c] * q[t, c]) * scale[t]`: the sum in integers, then one conversion to `f32` and one
+//! multiplication, so that layouts agree bit for bit with each other as well (an op that declares a tolerance aside).
 
+mod format;
 pub mod i2;
 mod matrix;
+pub(crate) mod product;
 
-pub use matrix::{Layout, TILE_ROWS, TernaryMatrix, TernaryRows};
+use crate::{Kernels, Line};
+
+pub use matrix::{Layout, TernaryMatrix, TernaryRows};
 
 /// Quantised activations of T tokens: what a ternary product reads.
 #[derive(Clone, Copy, Debug)]
@@ -16,6 +24,8 @@ pub struct Activations<'a> {
     pub sums: &'a [i32],
     /// What each token's integer result is multiplied by, `[T]`: weight scale over activation scale.
     pub scales: &'a [f32],
+    /// What [`Kernels::ternary_tables`] made of the codes, [`Layout::table_lines`] long: empty for layouts without tables.
+    pub tables: &'a [Line],
 }
 
 impl Activations<'_> {
@@ -25,5 +35,61 @@ impl Activations<'_> {
     /// `columns` rounded up to [`Activations::GROUP`].
     pub const fn stride_for(columns: usize) -> usize {
         columns.div_ceil(Activations::GROUP) * Activations::GROUP
+    }
+}
+
+/// The weights as a variant sees them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Weights<'a> {
+    /// Rows to compute; the last tile may be part empty.
+    pub(crate) rows: usize,
+    /// Groups of columns.
+    pub(crate) groups: usize,
+    /// `[tiles, groups, lines of a group]`.
+    pub(crate) lines: &'a [Line],
+}
+
+/// A product: weights, activations, out `[rows, T]`.
+pub(crate) type Variant = unsafe fn(Weights<'_>, Activations<'_>, &mut [f32]);
+
+/// Sums stay below 2^31 for rows of fewer columns than this; each layout's module says how.
+const MAX_COLUMNS: usize = 1 << 21;
+
+impl Kernels {
+    /// Makes the lookup tables of T tokens for a product in `layout` with a matrix of `columns` columns. Codes
+    /// `[T, stride]`; tables [`Layout::table_lines`] long. Does nothing for layouts without tables.
+    ///
+    /// # Panics
+    /// If shapes disagree.
+    pub fn ternary_tables(&self, layout: Layout, columns: usize, codes: &[i8], tables: &mut [Line]) {
+        let stride = Activations::stride_for(columns);
+        let tokens = codes.len() / stride.max(1);
+        assert_eq!(codes.len(), tokens * stride, "codes of {tokens} tokens of {columns} columns");
+        assert_eq!(tables.len(), layout.table_lines(columns, tokens), "lines of tables of {tokens} tokens");
+        match layout {
+            Layout::I2 => {}
+        }
+    }
+
+    /// `out[r, t] = (w · q)[r, t] * scales[t]`; out `[R, T]`. See [`crate::ternary`].
+    ///
+    /// # Panics
+    /// If shapes disagree.
+    pub fn ternary_matmul(&self, weights: TernaryRows<'_>, x: Activations<'_>, out: &mut [f32]) {
+        let (rows, columns, layout, tokens) = (weights.rows(), weights.cols, weights.layout, x.scales.len());
+        assert_eq!(x.stride, Activations::stride_for(columns), "stride of codes for {columns} columns");
+        assert_eq!(x.codes.len(), tokens * x.stride, "codes of {tokens} tokens");
+        assert_eq!(x.sums.len(), tokens, "sums of {tokens} tokens");
+        assert_eq!(out.len(), rows * tokens, "out [{rows}, {tokens}]");
+        assert_eq!(x.tables.len(), layout.table_lines(columns, tokens), "lines of tables of {tokens} tokens");
+        assert!(columns < MAX_COLUMNS, "{columns} columns could overflow 32-bit sums");
+        if out.is_empty() {
+            return;
+        }
+        let variant = match layout {
+            Layout::I2 => self.ternary_i2,
+        };
+        // SAFETY: this table exists only if the CPU has the variant's features.
+        unsafe { variant(weights.weights, x, out) }
     }
 }

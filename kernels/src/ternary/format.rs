@@ -1,0 +1,40 @@
+//! What a packed layout is: where each trit lies.
+
+use crate::Line;
+
+/// A layout, as data. A matrix is cut into tiles of rows and groups of columns; a tile is stored as its groups one after
+/// the other, a group of a tile as a run of whole lines.
+#[derive(Debug)]
+pub(crate) struct Format {
+    /// What experiments and command lines call it.
+    pub(crate) name: &'static str,
+    /// Rows to a tile.
+    pub(crate) tile_rows: usize,
+    /// Columns to a group.
+    pub(crate) group_columns: usize,
+    /// Lines to a group of a tile.
+    pub(crate) group_lines: usize,
+    /// Packs the trits `[tile_rows, group_columns]` of a group of a tile.
+    pub(crate) pack: fn(&[i8], &mut [Line]),
+    /// The inverse of `pack`.
+    pub(crate) unpack: fn(&[Line], &mut [i8]),
+    /// Lines of lookup tables for a product of so many groups of columns and so many tokens: 0 where it needs none.
+    pub(crate) table_lines: fn(usize, usize) -> usize,
+}
+
+impl Format {
+    /// Trits to a group of a tile.
+    pub(crate) const fn block(&self) -> usize {
+        self.tile_rows * self.group_columns
+    }
+
+    /// Lines of a tile of a matrix of so many columns.
+    pub(crate) const fn tile_lines(&self, columns: usize) -> usize {
+        columns.div_ceil(self.group_columns) * self.group_lines
+    }
+
+    /// Bits that one weight takes.
+    pub(crate) fn bits(&self) -> f64 {
+        (self.group_lines * 512) as f64 / self.block() as f64
+    }
+}
