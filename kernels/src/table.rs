@@ -11,7 +11,7 @@ use crate::{
 #[derive(Debug)]
 pub struct Kernels {
     isa: Isa,
-    pub(crate) ternary_i2: ternary::Variant,
+    pub(crate) ternary_i2: ternary::Method,
     pub(crate) quantise: quantise::Variant,
     pub(crate) rms_norm: norm::rms::Variant,
     pub(crate) layer_norm: norm::layer::Variant,
@@ -44,7 +44,7 @@ pub struct Kernels {
 static SCALAR: Kernels = SCALAR_COLUMN;
 const SCALAR_COLUMN: Kernels = Kernels {
     isa: Isa::Scalar,
-    ternary_i2: ternary::i2::scalar::matmul,
+    ternary_i2: ternary::Method::plain(ternary::i2::scalar::matmul),
     quantise: quantise::scalar::quantise,
     rms_norm: norm::rms::scalar::rms_norm,
     layer_norm: norm::layer::scalar::layer_norm,
@@ -78,7 +78,7 @@ static AVX2: Kernels = AVX2_COLUMN;
 #[cfg(target_arch = "x86_64")]
 const AVX2_COLUMN: Kernels = Kernels {
     isa: Isa::Avx2,
-    ternary_i2: ternary::i2::avx2::matmul,
+    ternary_i2: ternary::Method::plain(ternary::i2::avx2::matmul),
     quantise: quantise::avx2::quantise,
     rms_norm: norm::rms::avx2::rms_norm,
     layer_norm: norm::layer::avx2::layer_norm,
@@ -110,7 +110,7 @@ const AVX2_COLUMN: Kernels = Kernels {
 #[cfg(target_arch = "x86_64")]
 static AVX512: Kernels = Kernels {
     isa: Isa::Avx512,
-    ternary_i2: ternary::i2::avx512::matmul,
+    ternary_i2: ternary::Method::plain(ternary::i2::avx512::matmul),
     quantise: quantise::avx512::quantise,
     rms_norm: norm::rms::avx512::rms_norm,
     layer_norm: norm::layer::avx512::layer_norm,

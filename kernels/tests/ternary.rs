@@ -38,7 +38,7 @@ impl Tokens {
 /// The product of all rows, with the tables that the layout wants.
 fn product(kernels: &Kernels, matrix: &TernaryMatrix, x: Activations<'_>) -> Vec<f32> {
     let tokens = x.scales.len();
-    let mut tables = Lines::zeroed(matrix.layout().table_lines(matrix.cols(), tokens));
+    let mut tables = Lines::zeroed(kernels.ternary_table_lines(matrix.layout(), matrix.cols(), tokens));
     kernels.ternary_tables(matrix.layout(), matrix.cols(), x.codes, &mut tables);
     let mut out = vec![f32::NAN; matrix.rows() * tokens];
     kernels.ternary_matmul(matrix.view(), Activations { tables: &tables, ..x }, &mut out);
@@ -126,7 +126,7 @@ proptest! {
         let tile = layout.tile_rows();
         let cut = (cut * tile).min(rows / tile * tile);
         for kernels in Kernels::available() {
-            let mut tables = Lines::zeroed(layout.table_lines(columns, tokens));
+            let mut tables = Lines::zeroed(kernels.ternary_table_lines(layout, columns, tokens));
             kernels.ternary_tables(layout, columns, &x.codes, &mut tables);
             let x = Activations { tables: &tables, ..x.view() };
             let mut parts = vec![f32::NAN; rows * tokens];

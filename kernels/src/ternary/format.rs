@@ -18,8 +18,6 @@ pub(crate) struct Format {
     pub(crate) pack: fn(&[i8], &mut [Line]),
     /// The inverse of `pack`.
     pub(crate) unpack: fn(&[Line], &mut [i8]),
-    /// Lines of lookup tables for a product of so many groups of columns and so many tokens: 0 where it needs none.
-    pub(crate) table_lines: fn(usize, usize) -> usize,
 }
 
 impl Format {

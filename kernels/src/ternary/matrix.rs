@@ -39,13 +39,6 @@ impl Layout {
     pub const fn tile_rows(self) -> usize {
         self.format().tile_rows
     }
-
-    /// Lines of lookup tables that a product of so many columns and tokens reads ([`crate::Kernels::ternary_tables`]): 0
-    /// where it needs none.
-    pub fn table_lines(self, columns: usize, tokens: usize) -> usize {
-        let format = self.format();
-        (format.table_lines)(columns.div_ceil(format.group_columns), tokens)
-    }
 }
 
 impl fmt::Display for Layout {
@@ -227,7 +220,11 @@ impl TernaryMatrix {
         let length = format.tile_lines(self.cols);
         let lines = &self.lines[rows.start / tile * length..rows.end.div_ceil(tile) * length];
         let groups = self.cols.div_ceil(format.group_columns);
-        TernaryRows { cols: self.cols, layout: self.layout, weights: super::Weights { rows: rows.len(), groups, lines } }
+        TernaryRows {
+            cols: self.cols,
+            layout: self.layout,
+            weights: super::Weights { rows: rows.len(), groups, lines },
+        }
     }
 }
 

@@ -24,7 +24,7 @@ pub struct Activations<'a> {
     pub sums: &'a [i32],
     /// What each token's integer result is multiplied by, `[T]`: weight scale over activation scale.
     pub scales: &'a [f32],
-    /// What [`Kernels::ternary_tables`] made of the codes, [`Layout::table_lines`] long: empty for layouts without tables.
+    /// What [`Kernels::ternary_tables`] made of the codes, [`Kernels::ternary_table_lines`] long.
     pub tables: &'a [Line],
 }
 
@@ -49,15 +49,50 @@ pub(crate) struct Weights<'a> {
     pub(crate) lines: &'a [Line],
 }
 
-/// A product: weights, activations, out `[rows, T]`.
-pub(crate) type Variant = unsafe fn(Weights<'_>, Activations<'_>, &mut [f32]);
+/// How one ISA level computes the products of a layout.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Method {
+    /// Weights, activations, out `[rows, T]`.
+    pub(crate) matmul: unsafe fn(Weights<'_>, Activations<'_>, &mut [f32]),
+    /// What makes the lookup tables that `matmul` reads, if it does.
+    pub(crate) tables: Option<Tables>,
+}
+
+impl Method {
+    /// A product that reads codes alone.
+    pub(crate) const fn plain(matmul: unsafe fn(Weights<'_>, Activations<'_>, &mut [f32])) -> Method {
+        Method { matmul, tables: None }
+    }
+}
+
+/// Lookup tables of the activations: they are the same for all rows, so that threads share them.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Tables {
+    /// Lines for so many groups of columns and so many tokens.
+    pub(crate) lines: fn(usize, usize) -> usize,
+    /// Codes `[T, stride]`, stride (at least 1), groups of columns, tables.
+    pub(crate) make: unsafe fn(&[i8], usize, usize, &mut [Line]),
+}
 
 /// Sums stay below 2^31 for rows of fewer columns than this; each layout's module says how.
 const MAX_COLUMNS: usize = 1 << 21;
 
 impl Kernels {
-    /// Makes the lookup tables of T tokens for a product in `layout` with a matrix of `columns` columns. Codes
-    /// `[T, stride]`; tables [`Layout::table_lines`] long. Does nothing for layouts without tables.
+    fn ternary(&self, layout: Layout) -> &Method {
+        match layout {
+            Layout::I2 => &self.ternary_i2,
+        }
+    }
+
+    /// Lines of lookup tables that [`Kernels::ternary_matmul`] wants for a layout, a matrix of so many columns and so many
+    /// tokens: 0 where it reads the codes themselves.
+    pub fn ternary_table_lines(&self, layout: Layout, columns: usize, tokens: usize) -> usize {
+        let groups = columns.div_ceil(layout.format().group_columns);
+        self.ternary(layout).tables.map_or(0, |tables| (tables.lines)(groups, tokens))
+    }
+
+    /// Makes the lookup tables of T tokens for products in `layout` with matrices of `columns` columns. Codes
+    /// `[T, stride]`; tables [`Kernels::ternary_table_lines`] long. Does nothing where that is 0.
     ///
     /// # Panics
     /// If shapes disagree.
@@ -65,10 +100,14 @@ impl Kernels {
         let stride = Activations::stride_for(columns);
         let tokens = codes.len() / stride.max(1);
         assert_eq!(codes.len(), tokens * stride, "codes of {tokens} tokens of {columns} columns");
-        assert_eq!(tables.len(), layout.table_lines(columns, tokens), "lines of tables of {tokens} tokens");
-        match layout {
-            Layout::I2 => {}
-        }
+        assert_eq!(
+            tables.len(),
+            self.ternary_table_lines(layout, columns, tokens),
+            "lines of tables of {tokens} tokens"
+        );
+        let Some(method) = self.ternary(layout).tables.filter(|_| !tables.is_empty()) else { return };
+        // SAFETY: this table exists only if the CPU has the variant's features.
+        unsafe { (method.make)(codes, stride, columns.div_ceil(layout.format().group_columns), tables) }
     }
 
     /// `out[r, t] = (w · q)[r, t] * scales[t]`; out `[R, T]`. See [`crate::ternary`].
@@ -81,15 +120,13 @@ impl Kernels {
         assert_eq!(x.codes.len(), tokens * x.stride, "codes of {tokens} tokens");
         assert_eq!(x.sums.len(), tokens, "sums of {tokens} tokens");
         assert_eq!(out.len(), rows * tokens, "out [{rows}, {tokens}]");
-        assert_eq!(x.tables.len(), layout.table_lines(columns, tokens), "lines of tables of {tokens} tokens");
+        let lines = self.ternary_table_lines(layout, columns, tokens);
+        assert_eq!(x.tables.len(), lines, "lines of tables of {tokens} tokens");
         assert!(columns < MAX_COLUMNS, "{columns} columns could overflow 32-bit sums");
         if out.is_empty() {
             return;
         }
-        let variant = match layout {
-            Layout::I2 => self.ternary_i2,
-        };
         // SAFETY: this table exists only if the CPU has the variant's features.
-        unsafe { variant(weights.weights, x, out) }
+        unsafe { (self.ternary(layout).matmul)(weights.weights, x, out) }
     }
 }

@@ -39,7 +39,8 @@ impl<P: Packed> Op for Product<P> {
         let format = P::LAYOUT.format();
         let around = |n: usize| [n - 1, n, n + 1];
         let tile = format.tile_rows;
-        let rows = [0, 1].into_iter().chain(around(tile)).chain([2 * tile - 1]).chain(around(8 * tile)).chain([16 * tile + 1]);
+        let rows =
+            [0, 1].into_iter().chain(around(tile)).chain([2 * tile - 1]).chain(around(8 * tile)).chain([16 * tile + 1]);
         let columns = [0, 1].into_iter().chain(around(format.group_columns)).chain(around(64)).chain([131]);
         let columns: Vec<usize> = columns.collect();
         let mut shapes: Vec<Shape> =
@@ -82,7 +83,7 @@ impl<P: Packed> Op for Product<P> {
             sums: if stride == 0 { vec![0; shape.t] } else { sums },
             codes,
             scales: (0..shape.t).map(|_| rng.unit() + 0.5).collect(),
-            tables: Lines::zeroed(P::LAYOUT.table_lines(shape.c, shape.t)),
+            tables: Lines::zeroed(0),
             out: vec![f32::NAN; shape.r * shape.t],
         }
     }
@@ -91,6 +92,10 @@ impl<P: Packed> Op for Product<P> {
     fn run(kernels: &Kernels, case: &mut Case) {
         let Case { matrix, codes, sums, scales, tables, out } = case;
         let stride = Activations::stride_for(matrix.cols());
+        let lines = kernels.ternary_table_lines(matrix.layout(), matrix.cols(), scales.len());
+        if tables.len() != lines {
+            *tables = Lines::zeroed(lines);
+        }
         kernels.ternary_tables(matrix.layout(), matrix.cols(), codes, tables);
         kernels.ternary_matmul(matrix.view(), Activations { codes, stride, sums, scales, tables }, out);
     }

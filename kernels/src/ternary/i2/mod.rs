@@ -59,15 +59,8 @@ const TILE_ROWS: usize = 16;
 /// Columns to a line.
 const COLUMNS: usize = 16;
 
-pub(crate) const FORMAT: Format = Format {
-    name: "i2",
-    tile_rows: TILE_ROWS,
-    group_columns: COLUMNS,
-    group_lines: 1,
-    pack,
-    unpack,
-    table_lines: |_, _| 0,
-};
+pub(crate) const FORMAT: Format =
+    Format { name: "i2", tile_rows: TILE_ROWS, group_columns: COLUMNS, group_lines: 1, pack, unpack };
 
 /// Where the code of (row, column) of a line lies: its byte and the lower of its bits.
 const fn place(row: usize, column: usize) -> (usize, usize) {
@@ -143,7 +136,7 @@ impl Packed for I2 {
     const LAYOUT: Layout = Layout::I2;
 
     fn variant(kernels: &Kernels) -> usize {
-        kernels.ternary_i2 as usize
+        kernels.ternary_i2.matmul as usize
     }
 }
 
@@ -175,7 +168,7 @@ mod tests {
                 let kernels = Kernels::for_isa(isa).expect("available");
                 let mut out = vec![f32::NAN; rows * tokens];
                 // SAFETY: the table exists, so the CPU has the variant's features; the shapes agree.
-                unsafe { (kernels.ternary_i2)(weights, x, &mut out) };
+                unsafe { (kernels.ternary_i2.matmul)(weights, x, &mut out) };
                 for (r, out) in out.chunks(tokens).enumerate() {
                     for (t, got) in out.iter().enumerate() {
                         let row = &codes[t * stride..][..stride];
