@@ -1,7 +1,7 @@
 //! A packed ternary matrix and its layouts.
 
 use super::format::Format;
-use super::i2;
+use super::{i2, t5};
 use crate::{Line, Lines, Rng};
 use std::fmt;
 use std::ops::Range;
@@ -13,15 +13,18 @@ use std::str::FromStr;
 pub enum Layout {
     /// Two bits a weight, multiplied as they are: [`crate::ternary::i2`].
     I2,
+    /// Five trits a byte, 1.6 bits a weight: [`crate::ternary::t5`].
+    T5,
 }
 
 impl Layout {
     /// Every layout.
-    pub const ALL: [Layout; 1] = [Layout::I2];
+    pub const ALL: [Layout; 2] = [Layout::I2, Layout::T5];
 
     pub(crate) const fn format(self) -> &'static Format {
         match self {
             Layout::I2 => &i2::FORMAT,
+            Layout::T5 => &t5::FORMAT,
         }
     }
 

@@ -7,7 +7,10 @@
 mod format;
 pub mod i2;
 mod matrix;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod panel;
 pub(crate) mod product;
+pub mod t5;
 
 use crate::{Kernels, Line};
 
@@ -81,6 +84,7 @@ impl Kernels {
     fn ternary(&self, layout: Layout) -> &Method {
         match layout {
             Layout::I2 => &self.ternary_i2,
+            Layout::T5 => &self.ternary_t5,
         }
     }
 
