@@ -114,6 +114,7 @@ const AVX2_COLUMN: Kernels = Kernels {
 static AVX512: Kernels = Kernels {
     isa: Isa::Avx512,
     ternary_i2: ternary::Method::plain(ternary::i2::avx512::matmul),
+    ternary_t5: ternary::t5::avx512::METHOD,
     quantise: quantise::avx512::quantise,
     rms_norm: norm::rms::avx512::rms_norm,
     layer_norm: norm::layer::avx512::layer_norm,

@@ -90,6 +90,30 @@ fn padding_holds_zeros() {
 }
 
 #[test]
+fn every_five_trits_mean_the_same_in_every_row_on_every_isa() {
+    // Line l of the only tile of layout t5 holds in byte r the combination l + r modulo 243.
+    let combinations: usize = 243;
+    let (rows, columns) = (64, combinations.div_ceil(4) * 20);
+    let weight = |r: usize, c: usize| {
+        let (line, trit) = (c / 20 * 4 + c % 4, c % 20 / 4);
+        ((line + r) % combinations / [1, 3, 9, 27, 81][trit] % 3) as i8 - 1
+    };
+    let matrix = TernaryMatrix::from_fn(rows, columns, Layout::T5, weight);
+    let mut rng = Rng::new(3);
+    for tokens in [1, 2, 5, 6, 7, 65] {
+        let x = Tokens::random(columns, tokens, &mut rng);
+        for kernels in Kernels::available() {
+            for (i, got) in product(kernels, &matrix, x.view()).into_iter().enumerate() {
+                let (r, t) = (i / tokens, i % tokens);
+                let codes = &x.codes[t * x.stride..][..columns];
+                let sum: i32 = codes.iter().enumerate().map(|(c, q)| i32::from(weight(r, c)) * i32::from(*q)).sum();
+                assert_eq!(got, sum as f32 * x.scales[t], "row {r}, token {t} of {tokens} on {}", kernels.isa());
+            }
+        }
+    }
+}
+
+#[test]
 fn names_of_layouts_are_unique_and_parse() {
     for layout in Layout::ALL {
         assert_eq!(layout.name().parse(), Ok(layout));

@@ -2,8 +2,8 @@
 
 use crate::Line;
 
-/// A layout, as data. A matrix is cut into tiles of rows and groups of columns; a tile is stored as its groups one after
-/// the other, a group of a tile as a run of whole lines.
+/// A layout, as data. A matrix is cut into tiles of rows and groups of columns; a tile is stored as a header, which may be
+/// empty, and its groups one after the other, a group of a tile as a run of whole lines.
 #[derive(Debug)]
 pub(crate) struct Format {
     /// What experiments and command lines call it.
@@ -14,6 +14,10 @@ pub(crate) struct Format {
     pub(crate) group_columns: usize,
     /// Lines to a group of a tile.
     pub(crate) group_lines: usize,
+    /// Lines to a tile's header, 0 for none.
+    pub(crate) header_lines: usize,
+    /// Fills the header from the tile's groups.
+    pub(crate) head: fn(&[Line], &mut [Line]),
     /// Packs the trits `[tile_rows, group_columns]` of a group of a tile.
     pub(crate) pack: fn(&[i8], &mut [Line]),
     /// The inverse of `pack`.
@@ -28,10 +32,10 @@ impl Format {
 
     /// Lines of a tile of a matrix of so many columns.
     pub(crate) const fn tile_lines(&self, columns: usize) -> usize {
-        columns.div_ceil(self.group_columns) * self.group_lines
+        self.header_lines + columns.div_ceil(self.group_columns) * self.group_lines
     }
 
-    /// Bits that one weight takes.
+    /// Bits that one weight takes, headers aside.
     pub(crate) fn bits(&self) -> f64 {
         (self.group_lines * 512) as f64 / self.block() as f64
     }

@@ -105,6 +105,7 @@ impl TernaryMatrix {
     ) -> TernaryMatrix {
         let format = layout.format();
         let mut lines = Lines::zeroed(rows.div_ceil(format.tile_rows) * format.tile_lines(cols));
+        // `fill` may leave what it finds: zeros.
         let mut tile = vec![0; format.tile_rows.min(rows) * cols];
         let mut block = vec![0; format.block()];
         for (start, lines) in
@@ -113,6 +114,7 @@ impl TernaryMatrix {
             let rows = start..(start + format.tile_rows).min(rows);
             let tile = &mut tile[..rows.len() * cols];
             fill(rows, tile);
+            let (header, lines) = lines.split_at_mut(format.header_lines);
             for (g, lines) in lines.chunks_exact_mut(format.group_lines).enumerate() {
                 let columns = g * format.group_columns..((g + 1) * format.group_columns).min(cols);
                 block.fill(0);
@@ -121,18 +123,14 @@ impl TernaryMatrix {
                 }
                 (format.pack)(&block, lines);
             }
+            (format.head)(lines, header);
         }
         TernaryMatrix { rows, cols, layout, lines }
     }
 
     /// The zero matrix.
     pub fn zeros(rows: usize, cols: usize, layout: Layout) -> TernaryMatrix {
-        let format = layout.format();
-        let mut lines = Lines::zeroed(rows.div_ceil(format.tile_rows) * format.tile_lines(cols));
-        let mut zero = vec![Line([0; 64]); format.group_lines];
-        (format.pack)(&vec![0; format.block()], &mut zero);
-        lines.chunks_exact_mut(format.group_lines).for_each(|group| group.copy_from_slice(&zero));
-        TernaryMatrix { rows, cols, layout, lines }
+        TernaryMatrix::from_tiles(rows, cols, layout, |_, _| {})
     }
 
     /// Random weights with P(-1) = P(1) = 5/16 and P(0) = 6/16, near the share of zeros in published BitNet models: a
@@ -167,9 +165,11 @@ impl TernaryMatrix {
         }
     }
 
+    /// The groups of a tile.
     fn tile(&self, tile: usize) -> &[Line] {
-        let length = self.layout.format().tile_lines(self.cols);
-        &self.lines[tile * length..][..length]
+        let format = self.layout.format();
+        let length = format.tile_lines(self.cols);
+        &self.lines[tile * length..][format.header_lines..length]
     }
 
     /// Rows, R.

@@ -20,6 +20,8 @@ use crate::Line;
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx2;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx512;
 
 /// Rows to a panel.
 pub(crate) const ROWS: usize = 64;

@@ -37,18 +37,13 @@ pub(crate) fn matmul(weights: Weights<'_>, x: Activations<'_>, out: &mut [f32]) 
 /// The products of N tiles and one token.
 #[target_feature(enable = "avx2,fma")]
 fn vector<const N: usize>(weights: Weights<'_>, x: Activations<'_>, tiles: [usize; N], out: &mut [f32]) {
-    let length = weights.groups * LINES;
-    let lines = tiles.map(|tile| &weights.lines[tile * length..][..length]);
+    let lines = tiles.map(|tile| weights.t5_tile(tile).1);
     let codes = dwords(&x, 0);
     let mut sums = [[_mm256_setzero_si256(); REGISTERS]; N];
     for first in (0..weights.groups).step_by(RUN) {
         let groups = first..(first + RUN).min(weights.groups);
         for (lines, sums) in lines.iter().zip(&mut sums) {
-            add(
-                &lines[groups.start * LINES..groups.end * LINES],
-                &codes[(groups.start * TRITS).min(codes.len())..],
-                sums,
-            );
+            add(&lines[groups.clone()], &codes[(groups.start * TRITS).min(codes.len())..], sums);
         }
     }
     let (sum, scale) = (_mm256_set1_epi32(x.sums[0]), _mm256_set1_ps(x.scales[0]));
@@ -69,12 +64,12 @@ fn vector<const N: usize>(weights: Weights<'_>, x: Activations<'_>, tiles: [usiz
 /// Adds the products of at most [`RUN`] groups of a tile and a token to the sums of its rows.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-fn add(lines: &[Line], codes: &[[i8; 4]], sums: &mut [__m256i; REGISTERS]) {
-    debug_assert!(lines.len() <= RUN * LINES);
+fn add(groups: &[[Line; LINES]], codes: &[[i8; 4]], sums: &mut [__m256i; REGISTERS]) {
+    debug_assert!(groups.len() <= RUN);
     let one = _mm256_set1_epi16(1);
     for half in 0..2 {
         let mut narrow = [_mm256_setzero_si256(); 4];
-        for (g, group) in lines.as_chunks::<LINES>().0.iter().enumerate() {
+        for (g, group) in groups.iter().enumerate() {
             // Columns beyond the stride have no codes: zeros.
             let q: [__m256i; TRITS] = array::from_fn(|i| {
                 _mm256_set1_epi32(i32::from_ne_bytes(codes.get(g * TRITS + i).map_or([0; 4], |q| q.map(|q| q as u8))))
@@ -140,9 +135,8 @@ impl Unpack for Packed<'_> {
 
     #[target_feature(enable = "avx2,fma")]
     unsafe fn unpack(&self, first_row: usize, groups: Range<usize>, panel: &mut Panel) {
-        let tile = &self.0.lines[first_row / TILE_ROWS * self.0.groups * LINES..];
-        let lines = tile[groups.start * LINES..groups.end * LINES].as_chunks::<LINES>().0;
-        for (group, steps) in lines.iter().zip(panel.as_chunks_mut::<TRITS>().0) {
+        let (_, tile) = self.0.t5_tile(first_row / TILE_ROWS);
+        for (group, steps) in tile[groups].iter().zip(panel.as_chunks_mut::<TRITS>().0) {
             for half in 0..2 {
                 for (register, fractions) in fractions(group, half).into_iter().enumerate() {
                     let mut fractions = fractions;

@@ -13,6 +13,8 @@
 //!   bit 7: v < 0 | bits 6 .. 0: m
 //! ```
 //!
+//! A tile begins with four lines of header: 64 numbers, how many bytes of each row are negative.
+//!
 //! So f = 128 ± m is a fraction f / 256 whose first five digits to base three are the codes w + 1: multiplying by three
 //! pushes one after the other out at the top, on any ISA. And the seven lower bits by themselves are an index into a table of
 //! 122 sums, mirrored by the sign. Digit i of the four lines of a group are the columns 20 g + 4 i .. + 4 of a row, in just
@@ -33,9 +35,10 @@
 //! published for Zen 5 by tommyyliu's `lut_mm` (2026), from the description alone.
 //!
 //! **Variants** AVX2: digits are pushed out and multiplied by `vpmaddubsw`; one token walks eight tiles far apart, more
-//! tokens share a panel of unpacked codes ([`super::panel`]).
+//! tokens share a panel of unpacked codes ([`super::panel`]). AVX-512 (VBMI): one token looks up sums of five
+//! activations in tables of 122, more tokens share a panel.
 //!
-//! **Not done** the table lookup of AVX-512.
+//! **Not done** timing of the AVX-512 variant, which so far was run on an emulated CPU alone.
 
 use super::format::Format;
 use super::product::Packed;
@@ -44,6 +47,8 @@ use crate::{Kernels, Line};
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx2;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx512;
 pub(crate) mod scalar;
 
 /// Rows to a tile: one byte of a line each.
@@ -55,8 +60,35 @@ const TRITS: usize = 5;
 /// Columns to a group.
 const COLUMNS: usize = LINES * TRITS;
 
-pub(crate) const FORMAT: Format =
-    Format { name: "t5", tile_rows: TILE_ROWS, group_columns: COLUMNS, group_lines: LINES, pack, unpack };
+/// Lines to a tile's header: a 32-bit number for each row.
+const HEADER: usize = 4;
+
+pub(crate) const FORMAT: Format = Format {
+    name: "t5",
+    tile_rows: TILE_ROWS,
+    group_columns: COLUMNS,
+    group_lines: LINES,
+    header_lines: HEADER,
+    head,
+    pack,
+    unpack,
+};
+
+/// Counts the negative bytes of every row: what a lookup that negates by complement is short of.
+fn head(groups: &[Line], header: &mut [Line]) {
+    for (r, count) in bytemuck::cast_slice_mut::<Line, i32>(header).iter_mut().enumerate() {
+        *count = groups.iter().filter(|line| line.0[r] >= 0x80).count() as i32;
+    }
+}
+
+impl<'a> Weights<'a> {
+    /// The header of a tile and its lines, four to a group.
+    fn t5_tile(&self, tile: usize) -> (&'a [i32; TILE_ROWS], &'a [[Line; LINES]]) {
+        let length = HEADER + self.groups * LINES;
+        let (header, lines) = self.lines[tile * length..][..length].split_at(HEADER);
+        (bytemuck::cast_slice(header).first_chunk().expect("four lines of header"), lines.as_chunks().0)
+    }
+}
 
 /// The byte of five trits.
 const fn byte(trits: [i8; TRITS]) -> u8 {

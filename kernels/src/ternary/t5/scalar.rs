@@ -5,12 +5,12 @@ use super::{Activations, COLUMNS, LINES, TILE_ROWS, Weights, trits};
 pub(crate) fn matmul(weights: Weights<'_>, x: Activations<'_>, out: &mut [f32]) {
     let tokens = x.scales.len();
     for r in 0..weights.rows {
-        let tile = &weights.lines[r / TILE_ROWS * weights.groups * LINES..][..weights.groups * LINES];
+        let (_, groups) = weights.t5_tile(r / TILE_ROWS);
         for t in 0..tokens {
             // Columns beyond the stride hold weight 0.
             let code = |c: usize| if c < x.stride { i32::from(x.codes[t * x.stride + c]) } else { 0 };
             let mut sum = 0i32;
-            for (l, line) in tile.iter().enumerate() {
+            for (l, line) in groups.as_flattened().iter().enumerate() {
                 for (i, trit) in trits(line.0[r % TILE_ROWS]).into_iter().enumerate() {
                     sum += i32::from(trit) * code(l / LINES * COLUMNS + LINES * i + l % LINES);
                 }
