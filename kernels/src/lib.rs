@@ -21,6 +21,7 @@ pub mod ceiling;
 pub mod dense;
 mod element;
 pub mod embedding;
+pub mod grouped;
 mod isa;
 mod lanes;
 mod lines;
