@@ -12,7 +12,7 @@
 //! A row is a lane everywhere, so no sum is ever folded and the order of groups alone decides the bits.
 
 pub mod codes;
-mod format;
+pub(crate) mod format;
 mod matrix;
 pub(crate) mod product;
 pub mod q4;

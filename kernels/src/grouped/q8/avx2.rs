@@ -25,7 +25,7 @@ walk! {
     _ => 2 items of 1, 2 tokens;
 }
 
-struct Signed;
+pub(crate) struct Signed;
 
 impl Dots for Signed {
     const CODE_LINES: usize = 8;
