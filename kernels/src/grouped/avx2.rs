@@ -1,5 +1,5 @@
-//! What the AVX2 variants of the layouts share: the walk over groups and the float half of it. Within a group each layout
-//! has its own way ([`Dots`]).
+//! What the AVX2 variants of the layouts share: the walk over groups and the float half of it. Within a group each
+//! layout has its own way ([`Dots`]).
 
 use super::format::PAIR;
 use super::{Activations, Weights};
@@ -73,8 +73,8 @@ impl<D: Dots> Product for Grouped<'_, D> {
         for g in 0..groups {
             let block = g / PAIR * (1 + PAIR * D::CODE_LINES);
             let first = block + 1 + g % PAIR * D::CODE_LINES;
-            // SAFETY: a tile has a block for each two groups, a block a line of scales and then the groups' lines, a line
-            // two registers; a token has 32 codes, eight dwords, a group.
+            // SAFETY: a tile has a block for each two groups, a block a line of scales and then the groups' lines, a
+            // line two registers; a token has 32 codes, eight dwords, a group.
             let dots = unsafe {
                 let lines = lines.map(|lines| lines.add(2 * first));
                 D::dots(lines, codes.map(|codes| codes.add(8 * g)), code_sums.map(|sums| sums[g]))

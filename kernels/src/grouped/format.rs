@@ -10,8 +10,8 @@ pub(crate) const GROUP: usize = 32;
 /// Groups to a block: their scales fill one line.
 pub(crate) const PAIR: usize = 2;
 
-/// A layout, as data. A matrix is cut into tiles of sixteen rows, a tile into blocks of two groups of columns: a line of
-/// scales, then the lines of codes of the first group and of the second.
+/// A layout, as data. A matrix is cut into tiles of sixteen rows, a tile into blocks of two groups of columns: a line
+/// of scales, then the lines of codes of the first group and of the second.
 #[derive(Debug)]
 pub(crate) struct Format {
     /// What experiments and command lines call it.

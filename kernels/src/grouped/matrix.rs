@@ -91,8 +91,8 @@ impl fmt::Display for PackError {
 
 impl std::error::Error for PackError {}
 
-/// A matrix `R × C` of integer codes with one f16 scale for each group of 32 columns of a row, packed. The same bytes on
-/// every machine. Rows and columns beyond the last ones of its tiles and groups hold weight 0.
+/// A matrix `R × C` of integer codes with one f16 scale for each group of 32 columns of a row, packed. The same bytes
+/// on every machine. Rows and columns beyond the last ones of its tiles and groups hold weight 0.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GroupedMatrix {
     rows: usize,

@@ -1,8 +1,8 @@
 //! Products of weights and activations that are quantised in groups: each 32 columns of a row, and each 32 columns of a
 //! token, are integers that share a scale.
 //!
-//! A layout is a module: its drawing, its [`format::Format`], its variants and its line in [`Layout`]. All compute, group
-//! by group in ascending order,
+//! A layout is a module: its drawing, its [`format::Format`], its variants and its line in [`Layout`]. All compute,
+//! group by group in ascending order,
 //!
 //! ```text
 //! dot = sum over the group's columns of w[r, c] * q[t, c]          in integers, exact
@@ -21,6 +21,8 @@ pub(crate) mod scalar;
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx2;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx512;
 
 use crate::{Kernels, Line};
 

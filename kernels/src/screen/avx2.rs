@@ -1,5 +1,5 @@
-//! The product of [`crate::grouped`] for one token, and beside it the sum of scales times norms: two instructions more for
-//! eight rows and 32 columns. Four tiles far apart are four memory streams.
+//! The product of [`crate::grouped`] for one token, and beside it the sum of scales times norms: two instructions more
+//! for eight rows and 32 columns. Four tiles far apart are four memory streams.
 
 use crate::blocking::{Product, walk};
 use crate::grouped::avx2::{Dots, Grouped, tile_scales};
@@ -54,8 +54,8 @@ impl<D: Dots> Product for Scores<'_, D> {
         for (g, ((norm, scale), sum)) in self.norms.iter().zip(x.scales).zip(x.sums).enumerate() {
             let block = g / PAIR * (1 + PAIR * D::CODE_LINES);
             let first = block + 1 + g % PAIR * D::CODE_LINES;
-            // SAFETY: a tile has a block for each two groups, a block a line of scales and then the groups' lines, a line
-            // two registers; a token has 32 codes, eight dwords, a group.
+            // SAFETY: a tile has a block for each two groups, a block a line of scales and then the groups' lines, a
+            // line two registers; a token has 32 codes, eight dwords, a group.
             let dots = unsafe { D::dots(lines.map(|lines| lines.add(2 * first)), [codes.add(8 * g)], [*sum]) };
             for ((sums, [dots]), lines) in sums.iter_mut().zip(dots).zip(lines) {
                 // SAFETY: as above.

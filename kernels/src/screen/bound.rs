@@ -1,30 +1,31 @@
 //! How far a screened score can be from the exact logit: the proof, and the numbers that it needs of rows and tokens.
 //!
-//! Of a row, w are the head's weights, v the coarse ones and d = w - v; of a token, x are the activations that the exact
-//! product reads and y the codes times their scales, which the coarse one reads. e is the exact logit as computed, s the
-//! score as computed. C columns in G groups, u = 2^-24, gamma(n) = n u / (1 - n u).
+//! Of a row, w are the head's weights, v the coarse ones and d = w - v; of a token, x are the activations that the
+//! exact product reads and y the codes times their scales, which the coarse one reads. e is the exact logit as
+//! computed, s the score as computed. C columns in G groups, u = 2^-24, gamma(n) = n u / (1 - n u).
 //!
 //! ```text
 //! |e - s| <= |e - w.x| + |w.x - v.x| + |v.x - v.y| + |v.y - s|
 //! ```
 //!
 //! 1. A product passes at most m roundings on its way into the sum, so |e - w.x| <= gamma(m) sum |w_i x_i| <= gamma(m)
-//!    |w| |x| (Higham, Accuracy and Stability of Numerical Algorithms, §3.1, and Cauchy-Schwarz). By the sixteen-lane rule m
-//!    = C / 16 rounded up, and four foldings; of a head in groups m = G + 1: one rounding for the product of two scales, one
-//!    for each fused multiply-add; integers and their conversion are exact.
-//! 2. |w.x - v.x| = |d.x| <= |d| |x|. Group by group it is also at most the sum of |d_g| |x_g|, and so of k |scale_g| |x_g|
-//!    with k the largest |d_g| / |scale_g| of the row: scales are read anyway, so this bound costs no memory. It is the
-//!    smaller one where few groups hold most of a token, as in models with outlying channels. The smaller of the two counts.
+//!    |w| |x| (Higham, Accuracy and Stability of Numerical Algorithms, §3.1, and Cauchy-Schwarz). By the sixteen-lane
+//!    rule m is C / 16 rounded up, and four foldings; of a head in groups m = G + 1: one rounding for the product of
+//!    two scales, one for each fused multiply-add; integers and their conversion are exact.
+//! 2. |w.x - v.x| = |d.x| <= |d| |x|. Group by group it is also at most the sum of |d_g| |x_g|, and so of k |scale_g|
+//!    |x_g| with k the largest |d_g| / |scale_g| of the row: scales are read anyway, so this bound costs no memory. It
+//!    is the smaller one where few groups hold most of a token, as in models with outlying channels. The smaller of the
+//!    two counts.
 //! 3. |v.x - v.y| <= |v| |x - y|.
 //! 4. |v.y - s| <= gamma(G + 1) |v| |y|, as in 1.
 //!
-//! Underflow adds at most 2^-150 for each operation; for the product of two scales it is multiplied by a dot product below
-//! 2^19. [`TINY`] a group covers that for e, s and the bound itself. Overflow is excluded by [`LIMIT`]: all partial sums are
-//! below |w| |x|. A token beyond it, or one that is not finite, is not screened at all.
+//! Underflow adds at most 2^-150 for each operation; for the product of two scales it is multiplied by a dot product
+//! below 2^19. [`TINY`] a group covers that for e, s and the bound itself. Overflow is excluded by [`LIMIT`]: all
+//! partial sums are below |w| |x|. A token beyond it, or one that is not finite, is not screened at all.
 //!
-//! The bound itself is computed in f32, from norms in f64 that are rounded up: sums and products of positive numbers, at
-//! most G + 8 roundings on any path, which [`TokenBound::inflation`] outweighs. The last addition, s + bound, errs by at most
-//! u (|s| + bound); 2 u |v| |y| >= u |s| is part of the token's `slope`.
+//! The bound itself is computed in f32, from norms in f64 that are rounded up: sums and products of positive numbers,
+//! at most G + 8 roundings on any path, which [`TokenBound::inflation`] outweighs. The last addition, s + bound, errs
+//! by at most u (|s| + bound); 2 u |v| |y| >= u |s| is part of the token's `slope`.
 
 use crate::grouped::{Activations, GroupedMatrix};
 
@@ -36,8 +37,10 @@ const LIMIT: f64 = (1u128 << 100) as f64;
 const RATIO: f64 = 1024.0;
 /// The unit roundoff of f32.
 const UNIT: f64 = 1.0 / (1 << 24) as f64;
-/// Outweighs the roundings of a norm in f64.
-const NORM: f64 = 1.0 + 1.0 / (1u64 << 36) as f64;
+/// Outweighs the roundings of a norm in f64: half a unit of 2^-52 for each of at most [`MAX_COLUMNS`] additions.
+const NORM: f64 = 1.0 + 1.0 / (1 << 30) as f64;
+/// Columns are fewer than this.
+pub(crate) const MAX_COLUMNS: usize = 1 << 20;
 
 /// Higham's gamma.
 fn gamma(roundings: usize) -> f64 {
@@ -51,20 +54,20 @@ fn above(value: f64) -> f32 {
     if f64::from(near) < value { near.next_up() } else { near }
 }
 
-/// What the bound needs of a row.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(crate) struct RowBound {
+/// What the bound needs of each row.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct RowBounds {
     /// |d|.
-    pub(crate) residual: f32,
+    residuals: Vec<f32>,
     /// k, infinite where a group with a scale of 0 has a residual.
-    pub(crate) ratio: f32,
+    ratios: Vec<f32>,
     /// The larger of |w| and |v|.
-    pub(crate) norm: f32,
+    norms: Vec<f32>,
 }
 
-impl RowBound {
-    /// Of a row of the head, its coarse codes times their scales, and the scales of its groups.
-    pub(crate) fn new(exact: &[f32], coarse: &[f32], scales: impl Iterator<Item = f32>) -> RowBound {
+impl RowBounds {
+    /// Adds a row: its weights in the head, its coarse codes times their scales, and the scales of its groups.
+    pub(crate) fn push(&mut self, exact: &[f32], coarse: &[f32], scales: impl Iterator<Item = f32>) {
         let norm = |row: &[f32]| row.iter().map(|w| f64::from(*w).powi(2)).sum::<f64>().sqrt() * NORM;
         let (mut square, mut ratio) = (0.0, 0.0f64);
         let groups = exact.chunks(GroupedMatrix::GROUP).zip(coarse.chunks(GroupedMatrix::GROUP));
@@ -76,11 +79,19 @@ impl RowBound {
                 ratio = ratio.max(of_group.sqrt() * NORM / f64::from(scale.abs()));
             }
         }
-        RowBound {
-            residual: above(square.sqrt() * NORM),
-            ratio: if ratio <= RATIO { above(ratio) } else { f32::INFINITY },
-            norm: above(norm(exact).max(norm(coarse))),
-        }
+        self.residuals.push(above(square.sqrt() * NORM));
+        self.ratios.push(if ratio <= RATIO { above(ratio) } else { f32::INFINITY });
+        self.norms.push(above(norm(exact).max(norm(coarse))));
+    }
+
+    /// The largest norm.
+    pub(crate) fn largest(&self) -> f32 {
+        self.norms.iter().fold(0.0, |largest: f32, norm| largest.max(*norm))
+    }
+
+    /// Bytes of all rows.
+    pub(crate) fn bytes(&self) -> usize {
+        3 * size_of_val(&self.norms[..])
     }
 }
 
@@ -142,12 +153,15 @@ impl TokenBound {
         })
     }
 
-    /// What the exact logit cannot exceed. `reach` is the sum of |scale_g| |x_g|.
-    #[inline(always)]
-    pub(crate) fn upper(&self, row: &RowBound, score: f32, reach: f32) -> f32 {
-        // An infinite ratio times a reach of 0 is no number, and the other is taken.
-        let difference = (row.residual * self.norm).min(row.ratio * reach);
-        score + ((difference + row.norm * self.slope) * self.inflation + self.tiny)
+    /// What the exact logits cannot exceed, in the place of the reaches: the sums of |scale_g| |x_g|.
+    pub(crate) fn uppers(&self, rows: &RowBounds, scores: &[f32], reaches: &mut [f32]) {
+        let rows = rows.residuals.iter().zip(&rows.ratios).zip(&rows.norms);
+        for ((reach, score), ((residual, ratio), norm)) in reaches.iter_mut().zip(scores).zip(rows) {
+            let (of_norms, of_reach) = (residual * self.norm, ratio * *reach);
+            // An infinite ratio times a reach of 0 is no number, and the other is taken.
+            let difference = if of_reach < of_norms { of_reach } else { of_norms };
+            *reach = score + ((difference + norm * self.slope) * self.inflation + self.tiny);
+        }
     }
 }
 
@@ -165,14 +179,15 @@ mod tests {
         scratch.codes.fill(kernels, x, head.cols());
         let codes = scratch.codes.view();
         let reads = if head.reads_codes() { Reads::Codes } else { Reads::Activations(x) };
-        let bound = TokenBound::new(reads, codes, &mut scratch.norms, screen.largest).expect("a finite token");
+        let bound = TokenBound::new(reads, codes, &mut scratch.norms, screen.bounds.largest()).expect("a finite token");
         kernels.score(screen.coarse(), codes, &scratch.norms, &mut scratch.out);
         let mut logits = vec![0.0; head.rows()];
         head.logits(kernels, x, codes, 0..head.rows(), &mut logits);
-        let (scores, reaches) = scratch.out.split_at(head.rows());
+        let (scores, uppers) = scratch.out.split_at_mut(head.rows());
+        bound.uppers(&screen.bounds, scores, uppers);
         (0..head.rows())
             .map(|r| {
-                let upper = bound.upper(&screen.bounds[r], scores[r], reaches[r]);
+                let upper = uppers[r];
                 let difference = f64::from(logits[r]) - f64::from(scores[r]);
                 assert!(upper >= logits[r], "row {r}: {} above {upper}", logits[r]);
                 // What the proof says of one side it says of the other; `upper` was rounded.
@@ -236,7 +251,7 @@ mod tests {
         let screen = Screen::of_dense(head, Layout::Q4).expect("finite weights");
         let mut x: Vec<f32> = (0..cols).map(|_| rng.normal() * 0.01).collect();
         x[77] = 50.0;
-        let of_norms = f64::from(screen.bounds[0].residual) * 50.0;
+        let of_norms = f64::from(screen.bounds.residuals[0]) * 50.0;
         assert!(differences(&head, &screen, &x).iter().all(|(_, bound)| *bound < of_norms / 3.0));
     }
 

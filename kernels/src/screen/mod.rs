@@ -1,10 +1,11 @@
 //! The exact best logits of a head, most of whose rows are never read.
 //!
-//! **Computes** the k largest logits and their tokens, largest first, of equal ones the lower token first: the same tokens,
-//! the same order and the same bits as the whole product followed by `top_k`. A coarse copy of the head gives each row a
-//! score and a proved bound on how far its logit can be from it ([`bound`]). The logits of the k best scores are computed
-//! from the head itself; the smallest of them is a floor that the k-th best logit cannot be below. A row whose score and
-//! bound together stay below that floor cannot be among the k best, nor tie with them; all others are computed and ranked.
+//! **Computes** the k largest logits and their tokens, largest first, of equal ones the lower token first: the same
+//! tokens, the same order and the same bits as the whole product followed by `top_k`. A coarse copy of the head gives
+//! each row a score and a proved bound on how far its logit can be from it ([`bound`]). The logits of the k best scores
+//! are computed from the head itself; the smallest of them is a floor that the k-th best logit cannot be below. A row
+//! whose score and bound together stay below that floor cannot be among the k best, nor tie with them; all others are
+//! computed and ranked.
 //!
 //! **Layout** a [`GroupedMatrix`] beside the head, 4.5 or 8.5 bits a weight, and 12 bytes a row for the bound.
 //!
@@ -12,22 +13,29 @@
 //!
 //! **Numbers** see [`bound`]; a token that is not finite or too large for the proof has all its rows computed.
 //!
-//! **Exactness** exact, whatever the bound lets through, and so the same bits everywhere. Scores and reaches have the same
-//! bits everywhere too, so that the number of rows read is a property of head and token.
+//! **Exactness** exact, whatever the bound lets through, and so the same bits everywhere. Scores and reaches have the
+//! same bits everywhere too, so that the number of rows read is a property of head and token.
 //!
 //! **Cost** the coarse copy is read whole, 9·V·C/16 bytes in four bits, and of the head the rows that the bound lets
-//! through; beyond half of the rows the head is read whole. With b the bound and logits of standard deviation s, four bits
-//! leave |d| near 0.08 |w|, so b / s is near 0.08 · sqrt(C): 1.3 for C = 256, but 4 for C = 2560, where a random head has
-//! hardly a row that far below the best. A head of a trained model has; eight bits (b / s near 0.5 for C = 2560) suffice for
-//! both.
+//! through; beyond half of the rows the head is read whole. Of a random head, with logits of standard deviation s, the
+//! bound is near 0.09 · sqrt(C) · s in four bits and near 0.01 · sqrt(C) · s in eight: 1.4 s and 0.2 s for C = 256, 4.5
+//! s and 0.5 s for C = 2560. A row is read if it is no farther than that below the k-th best. So four bits suffice
+//! where the best is far from the crowd (from 8 s on for C = 2560) or C is small; a token of noise, whose best of 16
+//! 384 is 4 s away, lets most rows through, and the four bits are lost. Eight bits suffice for both, and for forty
+//! tokens.
 //!
 //! **Source** bounds by Cauchy-Schwarz for exact maximum inner product search: Ram and Gray, KDD 2012; Teflioudi,
-//! Gemulla and Mykytiuk, LEMP, SIGMOD 2015 (arXiv 1505.03703 surveys its kind). Coarse product as in [`crate::grouped`].
+//! Gemulla and Mykytiuk, LEMP, SIGMOD 2015. Coarse product as in [`crate::grouped`].
 //!
-//! **Variants** AVX2: scores and reaches of four tiles far apart. Bounds are one pass of plain code over `[V]`.
+//! **Variants** AVX-512 and AVX2: scores and reaches of eight and of four tiles far apart. Bounds and the search for
+//! rows are plain code over `[V]`.
 //!
-//! **Not done** a threshold of lower bounds (the logits of the best scores themselves are higher); three stages; copies of
-//! two bits: |d| is 0.35 |w|, which a bound without the directions of |d| cannot make up for beyond some hundred columns.
+//! **Tried and dropped** bounds row by row in a struct (the compiler makes no vectors of it).
+//!
+//! **Not done** a floor of lower bounds, which the logits of the best scores exceed by up to twice the bound; three
+//! stages; copies of fewer bits: R bits leave at least 2^-R of a row's norm, so three of them bound a logit of C = 2560
+//! within 6 s at best and two within 13 s. A copy of the directions that tokens prefer would say more, and needs tokens
+//! to learn them from.
 
 mod bound;
 
@@ -35,16 +43,21 @@ use crate::grouped::codes::Codes;
 use crate::grouped::{Activations, GroupedMatrix, GroupedRows, Layout, PackError, Weights};
 use crate::probe::{Arithmetic, Op, Shape, Work};
 use crate::{Element, Kernels, Rng};
-use bound::{Reads, RowBound, TokenBound};
+use bound::{Reads, RowBounds, TokenBound};
 use half::bf16;
 use std::ops::Range;
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx2;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx512;
 pub(crate) mod scalar;
 
 /// Coarse weights, one token's codes, norms of its groups `[G]`, scores and reaches `[2, V]`.
 pub(crate) type Variant = unsafe fn(Weights<'_>, Activations<'_>, &[f32], &mut [f32]);
+
+/// Rows whose bounds are compared with the floor at a time: a multiple of every [`Head::ROWS_AT_ONCE`].
+const STRIDE: usize = 64;
 
 /// What exact logits are computed from.
 pub trait Head {
@@ -125,8 +138,7 @@ impl Head for &GroupedMatrix {
 #[derive(Clone, Debug)]
 pub struct Screen {
     coarse: GroupedMatrix,
-    bounds: Vec<RowBound>,
-    largest: f32,
+    bounds: RowBounds,
 }
 
 impl Screen {
@@ -134,23 +146,26 @@ impl Screen {
     ///
     /// # Errors
     /// A weight that is not finite or too large for the copy.
+    ///
+    /// # Panics
+    /// If there are 2^20 columns or more.
     pub fn from_rows(
         rows: usize,
         cols: usize,
         layout: Layout,
         mut fill: impl FnMut(usize, &mut [f32]),
     ) -> Result<Screen, PackError> {
+        assert!(cols < bound::MAX_COLUMNS, "{cols} columns are more than the bound is proved for");
         let coarse = GroupedMatrix::from_rows(rows, cols, layout, &mut fill)?;
         let (mut exact, mut copy) = (vec![0.0; cols], vec![0.0; cols]);
-        let mut bound = |r| {
+        let mut bounds = RowBounds::default();
+        for r in 0..rows {
             fill(r, &mut exact);
             coarse.unpack_row(r, &mut copy);
             let scales = (0..cols).step_by(GroupedMatrix::GROUP).map(|c| coarse.get(r, c).1);
-            RowBound::new(&exact, &copy, scales)
-        };
-        let bounds: Vec<RowBound> = (0..rows).map(&mut bound).collect();
-        let largest = bounds.iter().fold(0.0, |largest: f32, bound| largest.max(bound.norm));
-        Ok(Screen { coarse, bounds, largest })
+            bounds.push(&exact, &copy, scales);
+        }
+        Ok(Screen { coarse, bounds })
     }
 
     /// Screens for a dense head `[V, cols]`.
@@ -175,7 +190,7 @@ impl Screen {
 
     /// Bytes of the copy and of the bounds.
     pub fn bytes(&self) -> usize {
-        self.coarse.bytes() + size_of_val(&self.bounds[..])
+        self.coarse.bytes() + self.bounds.bytes()
     }
 
     /// The coarse copy itself.
@@ -246,23 +261,27 @@ impl Kernels {
         codes.fill(self, x, cols);
         let codes = codes.view();
         let reads = if head.reads_codes() { Reads::Codes } else { Reads::Activations(x) };
-        let bound = TokenBound::new(reads, codes, norms, screen.largest);
+        let bound = TokenBound::new(reads, codes, norms, screen.bounds.largest());
         let mut count = rows;
         if let Some(bound) = bound {
             self.score(screen.coarse(), codes, norms, out);
             let (scores, uppers) = out.split_at_mut(rows);
-            for ((upper, score), row) in uppers.iter_mut().zip(&*scores).zip(&screen.bounds) {
-                *upper = bound.upper(row, *score, *upper);
-            }
+            bound.uppers(&screen.bounds, scores, uppers);
             self.top_k(scores, tokens);
             let floor = self.floor(head, x, codes, tokens);
             count = 0;
-            for (first, uppers) in (0..rows).step_by(H::ROWS_AT_ONCE).zip(uppers.chunks(H::ROWS_AT_ONCE)) {
-                if uppers.iter().any(|upper| *upper >= floor) {
-                    for (candidate, row) in candidates[count..].iter_mut().zip(first..first + uppers.len()) {
-                        *candidate = row as u32;
+            for (start, uppers) in (0..rows).step_by(STRIDE).zip(uppers.chunks(STRIDE)) {
+                // Most runs have none, and vectors tell that.
+                if !uppers.iter().fold(false, |any, upper| any | (*upper >= floor)) {
+                    continue;
+                }
+                for (first, uppers) in (start..rows).step_by(H::ROWS_AT_ONCE).zip(uppers.chunks(H::ROWS_AT_ONCE)) {
+                    if uppers.iter().any(|upper| *upper >= floor) {
+                        for (candidate, row) in candidates[count..].iter_mut().zip(first..first + uppers.len()) {
+                            *candidate = row as u32;
+                        }
+                        count += uppers.len();
                     }
-                    count += uppers.len();
                 }
             }
         }

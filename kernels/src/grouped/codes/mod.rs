@@ -1,16 +1,16 @@
 //! Activation quantisation in groups: absmax int8 per 32 columns of a token.
 //!
-//! **Computes** for each group of 32 columns m = max|x|; scale = m / 127; q = round(x · (127 / m)), ties to even; the sum
-//! of the q. A group with m below [`SMALLEST`] becomes zeros of scale 0.
+//! **Computes** for each group of 32 columns m = max|x|; scale = m / 127; q = round(x · (127 / m)), ties to even; the
+//! sum of the q. A group with m below [`SMALLEST`] becomes zeros of scale 0.
 //!
-//! **Shapes** x `[C]`, one token; codes `[stride]` with stride a multiple of 64 and at least C, zero from C on; scales and
-//! sums `[stride / 32]`.
+//! **Shapes** x `[C]`, one token; codes `[stride]` with stride a multiple of 64 and at least C, zero from C on; scales
+//! and sums `[stride / 32]`.
 //!
 //! **Numbers** |q| <= 127: x · (127 / m) exceeds 127 by two roundings at most. |x - q · scale| <= scale / 2 and three
 //! roundings of f32. Below [`SMALLEST`] the quotient would overflow.
 //!
-//! **Exactness** the same bits everywhere: the maximum does not depend on order, all else is exact IEEE operations. x must
-//! be finite; a NaN counts as 0 and becomes code 0.
+//! **Exactness** the same bits everywhere: the maximum does not depend on order, all else is exact IEEE operations. x
+//! must be finite; a NaN counts as 0 and becomes code 0.
 //!
 //! **Cost** 4·C bytes read, C + C/4 written; about 4·C operations.
 //!

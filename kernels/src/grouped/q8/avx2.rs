@@ -1,5 +1,5 @@
-//! `vpmaddubsw` wants an unsigned operand: |activation|, and the weight takes the activation's sign. A 16-bit lane holds
-//! two products and no more, so each register is widened at once.
+//! `vpmaddubsw` wants an unsigned operand: |activation|, and the weight takes the activation's sign. A 16-bit lane
+//! holds two products and no more, so each register is widened at once.
 
 use crate::blocking::{cached_runs, walk};
 use crate::grouped::avx2::{AHEAD, Dots, Grouped, Halves};
