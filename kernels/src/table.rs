@@ -1,7 +1,8 @@
 //! The table of kernels: one column per ISA, each naming only what it improves.
 
 use crate::{
-    Isa, activation, attention, ceiling, dense, embedding, norm, quantise, rope, softmax, ternary, top_k, transpose,
+    Isa, activation, attention, ceiling, dense, embedding, grouped, norm, quantise, rope, screen, softmax, ternary,
+    top_k, transpose,
 };
 
 /// The best variant of every op for one ISA: a row of function pointers.
@@ -30,6 +31,11 @@ pub struct Kernels {
     pub(crate) dense_f32: dense::Variant<f32>,
     pub(crate) dense_bf16: dense::Variant<half::bf16>,
     pub(crate) dense_f16: dense::Variant<half::f16>,
+    pub(crate) dense_q8: grouped::Variant,
+    pub(crate) dense_q4: grouped::Variant,
+    pub(crate) quantise_groups: grouped::codes::Variant,
+    pub(crate) screen_q8: screen::Variant,
+    pub(crate) screen_q4: screen::Variant,
     pub(crate) embedding_f32: embedding::Variant<f32>,
     pub(crate) embedding_bf16: embedding::Variant<half::bf16>,
     pub(crate) embedding_f16: embedding::Variant<half::f16>,
@@ -64,6 +70,11 @@ const SCALAR_COLUMN: Kernels = Kernels {
     dense_f32: dense::scalar::matmul,
     dense_bf16: dense::scalar::matmul,
     dense_f16: dense::scalar::matmul,
+    dense_q8: grouped::scalar::q8,
+    dense_q4: grouped::scalar::q4,
+    quantise_groups: grouped::codes::scalar::quantise,
+    screen_q8: screen::scalar::q8,
+    screen_q4: screen::scalar::q4,
     embedding_f32: embedding::scalar::gather,
     embedding_bf16: embedding::scalar::gather,
     embedding_f16: embedding::scalar::gather,
@@ -99,6 +110,11 @@ const AVX2_COLUMN: Kernels = Kernels {
     dense_f32: dense::avx2::matmul,
     dense_bf16: dense::avx2::matmul,
     dense_f16: dense::avx2::matmul,
+    dense_q8: grouped::q8::avx2::matmul,
+    dense_q4: grouped::q4::avx2::matmul,
+    quantise_groups: grouped::codes::avx2::quantise,
+    screen_q8: screen::avx2::q8,
+    screen_q4: screen::avx2::q4,
     embedding_bf16: embedding::avx2::gather,
     embedding_f16: embedding::avx2::gather,
     softmax: softmax::avx2::softmax,
@@ -132,6 +148,10 @@ static AVX512: Kernels = Kernels {
     dense_f32: dense::avx512::matmul,
     dense_bf16: dense::avx512::matmul,
     dense_f16: dense::avx512::matmul,
+    dense_q8: grouped::q8::avx512::matmul,
+    dense_q4: grouped::q4::avx512::matmul,
+    screen_q8: screen::avx512::q8,
+    screen_q4: screen::avx512::q4,
     softmax: softmax::avx512::softmax,
     top_k: top_k::avx512::top_k,
     transpose: transpose::avx512::transpose,
