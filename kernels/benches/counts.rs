@@ -45,6 +45,7 @@ macro_rules! count {
 
 count! {
     ternary_i2 = "ternary/i2";
+    ternary_tmac = "ternary/tmac";
     quantise = "quantise";
     dense_f32 = "dense/f32";
     dense_bf16 = "dense/bf16";

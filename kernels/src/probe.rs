@@ -191,6 +191,7 @@ impl Probe {
 pub const OPS: &[Probe] = &[
     // One op a line: family by family.
     probe::<crate::ternary::product::Product<crate::ternary::i2::I2>>(),
+    probe::<crate::ternary::product::Product<crate::ternary::tmac::Tmac>>(),
     probe::<crate::quantise::Quantise>(),
     probe::<crate::dense::Dense<f32>>(),
     probe::<crate::dense::Dense<half::bf16>>(),

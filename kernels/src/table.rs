@@ -12,6 +12,7 @@ use crate::{
 pub struct Kernels {
     isa: Isa,
     pub(crate) ternary_i2: ternary::Method,
+    pub(crate) ternary_tmac: ternary::Method,
     pub(crate) quantise: quantise::Variant,
     pub(crate) rms_norm: norm::rms::Variant,
     pub(crate) layer_norm: norm::layer::Variant,
@@ -45,6 +46,7 @@ static SCALAR: Kernels = SCALAR_COLUMN;
 const SCALAR_COLUMN: Kernels = Kernels {
     isa: Isa::Scalar,
     ternary_i2: ternary::Method::plain(ternary::i2::scalar::matmul),
+    ternary_tmac: ternary::Method::plain(ternary::tmac::scalar::matmul),
     quantise: quantise::scalar::quantise,
     rms_norm: norm::rms::scalar::rms_norm,
     layer_norm: norm::layer::scalar::layer_norm,
@@ -79,6 +81,7 @@ static AVX2: Kernels = AVX2_COLUMN;
 const AVX2_COLUMN: Kernels = Kernels {
     isa: Isa::Avx2,
     ternary_i2: ternary::Method::plain(ternary::i2::avx2::matmul),
+    ternary_tmac: ternary::Method::lookup(ternary::tmac::avx2::matmul, ternary::tmac::avx2::TABLES),
     quantise: quantise::avx2::quantise,
     rms_norm: norm::rms::avx2::rms_norm,
     layer_norm: norm::layer::avx2::layer_norm,

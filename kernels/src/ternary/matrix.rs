@@ -1,7 +1,7 @@
 //! A packed ternary matrix and its layouts.
 
 use super::format::Format;
-use super::i2;
+use super::{i2, tmac};
 use crate::{Line, Lines, Rng};
 use std::fmt;
 use std::ops::Range;
@@ -13,15 +13,18 @@ use std::str::FromStr;
 pub enum Layout {
     /// Two bits a weight, multiplied as they are: [`crate::ternary::i2`].
     I2,
+    /// Two bits a weight, as two planes whose nibbles index tables: [`crate::ternary::tmac`].
+    Tmac,
 }
 
 impl Layout {
     /// Every layout.
-    pub const ALL: [Layout; 1] = [Layout::I2];
+    pub const ALL: [Layout; 2] = [Layout::I2, Layout::Tmac];
 
     pub(crate) const fn format(self) -> &'static Format {
         match self {
             Layout::I2 => &i2::FORMAT,
+            Layout::Tmac => &tmac::FORMAT,
         }
     }
 

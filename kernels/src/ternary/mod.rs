@@ -8,6 +8,7 @@ mod format;
 pub mod i2;
 mod matrix;
 pub(crate) mod product;
+pub mod tmac;
 
 use crate::{Kernels, Line};
 
@@ -63,6 +64,12 @@ impl Method {
     pub(crate) const fn plain(matmul: unsafe fn(Weights<'_>, Activations<'_>, &mut [f32])) -> Method {
         Method { matmul, tables: None }
     }
+
+    /// A product that reads lookup tables.
+    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "the scalar products look nothing up"))]
+    pub(crate) const fn lookup(matmul: unsafe fn(Weights<'_>, Activations<'_>, &mut [f32]), tables: Tables) -> Method {
+        Method { matmul, tables: Some(tables) }
+    }
 }
 
 /// Lookup tables of the activations: they are the same for all rows, so that threads share them.
@@ -81,6 +88,7 @@ impl Kernels {
     fn ternary(&self, layout: Layout) -> &Method {
         match layout {
             Layout::I2 => &self.ternary_i2,
+            Layout::Tmac => &self.ternary_tmac,
         }
     }
 
