@@ -138,3 +138,46 @@ impl Kernels {
         unsafe { (self.ternary(layout).matmul)(weights.weights, x, out) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Isa, Lines, Rng};
+
+    #[test]
+    fn every_packed_byte_means_the_same_on_every_isa() {
+        // Every byte in every place of a line, those that are never written too: byte i of line g is g + i mod 256.
+        for layout in [Layout::Tmac] {
+            let format = layout.format();
+            let (groups, rows, columns) = (256, format.tile_rows, 256 * format.group_columns);
+            let mut lines = Lines::zeroed(groups * format.group_lines);
+            for (g, line) in lines.iter_mut().enumerate() {
+                for (i, byte) in line.0.iter_mut().enumerate() {
+                    *byte = (g + i) as u8;
+                }
+            }
+            let weights = Weights { rows, groups, lines: &lines };
+            let mut rng = Rng::new(3);
+            for tokens in [1, 2, 3, 5] {
+                let stride = Activations::stride_for(columns);
+                let codes: Vec<i8> = (0..tokens * stride).map(|_| rng.below(256) as u8 as i8).collect();
+                let sums: Vec<i32> = codes.chunks(stride).map(|row| row.iter().map(|q| i32::from(*q)).sum()).collect();
+                let x = Activations { codes: &codes, stride, sums: &sums, scales: &vec![1.0; tokens], tables: &[] };
+                let product = |isa| {
+                    let kernels = Kernels::for_isa(isa).expect("available");
+                    let mut tables = Lines::zeroed(kernels.ternary_table_lines(layout, columns, tokens));
+                    kernels.ternary_tables(layout, columns, &codes, &mut tables);
+                    let mut out = vec![f32::NAN; rows * tokens];
+                    // SAFETY: the table exists, so the CPU has the variant's features; the shapes agree.
+                    unsafe {
+                        (kernels.ternary(layout).matmul)(weights, Activations { tables: &tables, ..x }, &mut out)
+                    };
+                    out
+                };
+                for isa in Isa::available() {
+                    assert_eq!(product(isa), product(Isa::Scalar), "{layout}, {tokens} tokens on {isa}");
+                }
+            }
+        }
+    }
+}

@@ -2,9 +2,10 @@
 //! digits of eight groups of four columns add up in bytes, then `vpmaddubsw` subtracts the minus plane from the plus plane
 //! and widens to 16 bits.
 //!
-//! One token walks eight tiles far apart, two of them at a time for one run, since sixteen registers hold no more: eight
-//! accumulators, and a pair of tables that serves four registers of weights. With more tokens one tile and two tokens take
-//! that place, so that the nibbles of a line are taken apart once for both.
+//! One token walks eight tiles far apart, two of them at a time, since sixteen registers hold no more: eight accumulators,
+//! and a pair of tables that serves four registers of weights. Tiles change after every four lines, so that memory is read
+//! in all streams at once. With more tokens one tile and two tokens take the place of two tiles, so that the nibbles of a
+//! line are taken apart once for both.
 
 use super::{Activations, COLUMNS, TILE_ROWS, Weights};
 use crate::Line;
@@ -86,8 +87,8 @@ struct Ternary<'a> {
     x: Activations<'a>,
 }
 
-/// Rows 0..8, 8..16, 16..24 and 24..32 of a tile.
-type Quarters = [__m256i; 4];
+/// Sixteen rows each, in 16 bits.
+type Words = [__m256i; 2];
 
 impl Product for Ternary<'_> {
     #[target_feature(enable = "avx2,fma")]
@@ -97,108 +98,110 @@ impl Product for Ternary<'_> {
         let lines = tiles.map(|tile| &weights.lines[tile * groups..][..groups]);
         let token: [usize; T] = array::from_fn(|t| (tokens.start + t).min(tokens.end - 1));
         let tables = token.map(|t| &x.tables[t * groups..][..groups]);
-        let mut sums = [[[_mm256_setzero_si256(); 4]; T]; N];
-        for start in (0..groups).step_by(LONG) {
-            let run = start..(start + LONG).min(groups);
-            if T == 1 {
-                let (lines, rest) = lines.as_chunks::<2>();
-                let (sums, last) = sums.as_flattened_mut().as_chunks_mut::<2>();
-                for (lines, sums) in lines.iter().zip(sums) {
-                    let [a, b] = sums;
-                    add(*lines, [tables[0]], run.clone(), [[a], [b]]);
-                }
-                for (lines, sums) in rest.iter().zip(last) {
-                    add([*lines], [tables[0]], run.clone(), [[sums]]);
-                }
-            } else {
-                for (lines, sums) in lines.iter().zip(&mut sums) {
-                    for (tables, sums) in tables.as_chunks::<2>().0.iter().zip(sums.as_chunks_mut::<2>().0) {
-                        let [a, b] = sums;
-                        add([*lines], *tables, run.clone(), [[a, b]]);
+        let mut sums = [[[0i32; TILE_ROWS]; T]; N];
+        for long in (0..groups).step_by(LONG) {
+            let mut words = [[[_mm256_setzero_si256(); 2]; T]; N];
+            // All streams take turns at short runs, so that all of them are read at once.
+            for short in (long..(long + LONG).min(groups)).step_by(SHORT) {
+                let run = short..(short + SHORT).min(groups);
+                if T == 1 {
+                    let (pairs, rest) = lines.as_chunks::<2>();
+                    let (pair_words, rest_words) = words.as_chunks_mut::<2>();
+                    for (lines, words) in pairs.iter().zip(pair_words) {
+                        add(*lines, [tables[0]], run.clone(), words.as_flattened_mut());
+                    }
+                    for (lines, words) in rest.iter().zip(rest_words) {
+                        add([*lines], [tables[0]], run.clone(), words);
+                    }
+                } else {
+                    for (lines, words) in lines.iter().zip(&mut words) {
+                        for (tables, words) in tables.as_chunks::<2>().0.iter().zip(words.as_chunks_mut::<2>().0) {
+                            add([*lines], *tables, run.clone(), words);
+                        }
                     }
                 }
+            }
+            for (sums, words) in sums.as_flattened_mut().iter_mut().zip(words.as_flattened()) {
+                widen(words, sums);
             }
         }
         let width = x.scales.len();
         for (sums, tile) in sums.iter().zip(tiles) {
             let rows = tile * TILE_ROWS..((tile + 1) * TILE_ROWS).min(weights.rows);
             for (sums, t) in sums.iter().zip(tokens.clone()) {
-                let mut results = [0.0; TILE_ROWS];
-                for (sums, results) in sums.iter().zip(results.chunks_exact_mut(8)) {
-                    let scaled = _mm256_mul_ps(_mm256_cvtepi32_ps(*sums), _mm256_set1_ps(x.scales[t]));
-                    // SAFETY: a chunk has eight floats.
-                    unsafe { _mm256_storeu_ps(results.as_mut_ptr(), scaled) };
-                }
-                for (r, result) in rows.clone().zip(results) {
-                    out[r * width + t] = result;
+                for (r, sum) in rows.clone().zip(sums) {
+                    out[r * width + t] = *sum as f32 * x.scales[t];
                 }
             }
         }
     }
 }
 
-/// Adds the products of some groups, at most [`LONG`], to `sums` `[N, T]`.
+/// Adds the products of some groups, at most [`SHORT`], to `words` `[N, T]`.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
 fn add<const N: usize, const T: usize>(
     lines: [&[Line]; N],
     tables: [&[Line]; T],
     groups: Range<usize>,
-    sums: [[&mut Quarters; T]; N],
+    words: &mut [Words],
 ) {
-    debug_assert!(groups.len() <= LONG);
+    debug_assert!(groups.len() <= SHORT && words.len() == N * T);
     let lines = lines.map(|lines| lines[groups.clone()].as_ptr().cast::<__m256i>());
     let tables = tables.map(|tables| tables[groups.clone()].as_ptr().cast::<__m128i>());
     let nibble = _mm256_set1_epi8(15);
-    let signs = _mm256_set1_epi16(i16::from_le_bytes([1, -1i8 as u8]));
-    let high_signs = _mm256_set1_epi16(i16::from_le_bytes([1 << DIGIT, -(1i8 << DIGIT) as u8]));
-    let mut words = [[[_mm256_setzero_si256(); 2]; T]; N];
-    for start in (0..groups.len()).step_by(SHORT) {
-        let mut low = [[[_mm256_setzero_si256(); 2]; T]; N];
-        let mut high = [[[_mm256_setzero_si256(); 2]; T]; N];
-        for g in start..(start + SHORT).min(groups.len()) {
-            for lines in lines {
-                prefetch(lines.wrapping_add(2 * g), AHEAD);
-            }
-            for four in 0..2 {
-                // SAFETY: there is a line of tables a group, and it is four registers.
-                let table = |t: usize, digit| unsafe {
-                    _mm256_broadcastsi128_si256(_mm_load_si128(tables[t].add(4 * g + 2 * four + digit)))
-                };
-                let digits: [[_; 2]; T] = array::from_fn(|t| [table(t, 0), table(t, 1)]);
-                for n in 0..N {
-                    for half in 0..2 {
-                        // SAFETY: there is a line a group, and it is two registers.
-                        let line = unsafe { _mm256_load_si256(lines[n].add(2 * g + half)) };
-                        let line = if four == 0 { line } else { _mm256_srli_epi16::<4>(line) };
-                        let index = _mm256_and_si256(line, nibble);
-                        for t in 0..T {
-                            let [l, h] = digits[t].map(|table| _mm256_shuffle_epi8(table, index));
-                            low[n][t][half] = _mm256_add_epi8(low[n][t][half], l);
-                            high[n][t][half] = _mm256_add_epi8(high[n][t][half], h);
-                        }
+    let mut low = [[[_mm256_setzero_si256(); 2]; T]; N];
+    let mut high = [[[_mm256_setzero_si256(); 2]; T]; N];
+    for g in 0..groups.len() {
+        for lines in lines {
+            prefetch(lines.wrapping_add(2 * g), AHEAD);
+        }
+        for four in 0..2 {
+            // SAFETY: there is a line of tables a group, and it is four registers.
+            let table = |t: usize, digit| unsafe {
+                _mm256_broadcastsi128_si256(_mm_load_si128(tables[t].add(4 * g + 2 * four + digit)))
+            };
+            let digits: [[_; 2]; T] = array::from_fn(|t| [table(t, 0), table(t, 1)]);
+            for n in 0..N {
+                for half in 0..2 {
+                    // SAFETY: there is a line a group, and it is two registers.
+                    let line = unsafe { _mm256_load_si256(lines[n].add(2 * g + half)) };
+                    let line = if four == 0 { line } else { _mm256_srli_epi16::<4>(line) };
+                    let index = _mm256_and_si256(line, nibble);
+                    for t in 0..T {
+                        let [l, h] = digits[t];
+                        low[n][t][half] = _mm256_add_epi8(low[n][t][half], _mm256_shuffle_epi8(l, index));
+                        high[n][t][half] = _mm256_add_epi8(high[n][t][half], _mm256_shuffle_epi8(h, index));
                     }
                 }
             }
         }
-        for n in 0..N {
-            for t in 0..T {
-                for half in 0..2 {
-                    let low = _mm256_maddubs_epi16(low[n][t][half], signs);
-                    let high = _mm256_maddubs_epi16(high[n][t][half], high_signs);
-                    words[n][t][half] = _mm256_add_epi16(words[n][t][half], _mm256_add_epi16(low, high));
-                }
+    }
+    let signs = _mm256_set1_epi16(i16::from_le_bytes([1, -1i8 as u8]));
+    let high_signs = _mm256_set1_epi16(i16::from_le_bytes([1 << DIGIT, -(1i8 << DIGIT) as u8]));
+    for n in 0..N {
+        for t in 0..T {
+            for half in 0..2 {
+                let low = _mm256_maddubs_epi16(low[n][t][half], signs);
+                let high = _mm256_maddubs_epi16(high[n][t][half], high_signs);
+                let word = &mut words[n * T + t][half];
+                *word = _mm256_add_epi16(*word, _mm256_add_epi16(low, high));
             }
         }
     }
-    for (sums, words) in sums.into_iter().zip(words) {
-        for (sums, words) in sums.into_iter().zip(words) {
-            let wide = words.map(|words| {
-                let halves = [_mm256_castsi256_si128(words), _mm256_extracti128_si256::<1>(words)];
-                halves.map(|half| _mm256_cvtepi16_epi32(half))
-            });
-            for (sum, wide) in sums.iter_mut().zip(wide.as_flattened()) {
-                *sum = _mm256_add_epi32(*sum, *wide);
+}
+
+/// Adds 16-bit sums to 32-bit ones.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn widen(words: &Words, sums: &mut [i32; TILE_ROWS]) {
+    for (words, sums) in words.iter().zip(sums.as_chunks_mut::<16>().0) {
+        let halves = [_mm256_castsi256_si128(*words), _mm256_extracti128_si256::<1>(*words)];
+        for (half, sums) in halves.into_iter().zip(sums.as_chunks_mut::<8>().0) {
+            // SAFETY: eight integers are a register.
+            unsafe {
+                let sum = _mm256_add_epi32(_mm256_loadu_si256(sums.as_ptr().cast()), _mm256_cvtepi16_epi32(half));
+                _mm256_storeu_si256(sums.as_mut_ptr().cast(), sum);
             }
         }
     }
