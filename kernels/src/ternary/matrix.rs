@@ -1,7 +1,7 @@
 //! A packed ternary matrix and its layouts.
 
 use super::format::Format;
-use super::{i2, tmac};
+use super::{i2, tl2, tmac};
 use crate::{Line, Lines, Rng};
 use std::fmt;
 use std::ops::Range;
@@ -15,16 +15,19 @@ pub enum Layout {
     I2,
     /// Two bits a weight, as two planes whose nibbles index tables: [`crate::ternary::tmac`].
     Tmac,
+    /// 1.67 bits a weight, three as an index of tables and a sign: [`crate::ternary::tl2`].
+    Tl2,
 }
 
 impl Layout {
     /// Every layout.
-    pub const ALL: [Layout; 2] = [Layout::I2, Layout::Tmac];
+    pub const ALL: [Layout; 3] = [Layout::I2, Layout::Tmac, Layout::Tl2];
 
     pub(crate) const fn format(self) -> &'static Format {
         match self {
             Layout::I2 => &i2::FORMAT,
             Layout::Tmac => &tmac::FORMAT,
+            Layout::Tl2 => &tl2::FORMAT,
         }
     }
 

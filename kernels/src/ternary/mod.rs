@@ -8,6 +8,7 @@ mod format;
 pub mod i2;
 mod matrix;
 pub(crate) mod product;
+pub mod tl2;
 pub mod tmac;
 
 use crate::{Kernels, Line};
@@ -89,6 +90,7 @@ impl Kernels {
         match layout {
             Layout::I2 => &self.ternary_i2,
             Layout::Tmac => &self.ternary_tmac,
+            Layout::Tl2 => &self.ternary_tl2,
         }
     }
 
@@ -147,7 +149,7 @@ mod tests {
     #[test]
     fn every_packed_byte_means_the_same_on_every_isa() {
         // Every byte in every place of a line, those that are never written too: byte i of line g is g + i mod 256.
-        for layout in [Layout::Tmac] {
+        for layout in [Layout::Tmac, Layout::Tl2] {
             let format = layout.format();
             let (groups, rows, columns) = (256, format.tile_rows, 256 * format.group_columns);
             let mut lines = Lines::zeroed(groups * format.group_lines);
