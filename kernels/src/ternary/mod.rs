@@ -10,6 +10,7 @@ mod matrix;
 pub(crate) mod product;
 pub mod tl2;
 pub mod tmac;
+pub mod tmac8;
 
 use crate::{Kernels, Line};
 
@@ -85,6 +86,40 @@ pub(crate) struct Tables {
 /// Sums stay below 2^31 for rows of fewer columns than this; each layout's module says how.
 const MAX_COLUMNS: usize = 1 << 21;
 
+/// The checks before a method of a table is called.
+impl Method {
+    fn table_lines(&self, layout: Layout, columns: usize, tokens: usize) -> usize {
+        let groups = columns.div_ceil(layout.format().group_columns);
+        self.tables.map_or(0, |tables| (tables.lines)(groups, tokens))
+    }
+
+    fn make_tables(&self, layout: Layout, columns: usize, codes: &[i8], tables: &mut [Line]) {
+        let stride = Activations::stride_for(columns);
+        let tokens = codes.len() / stride.max(1);
+        assert_eq!(codes.len(), tokens * stride, "codes of {tokens} tokens of {columns} columns");
+        assert_eq!(tables.len(), self.table_lines(layout, columns, tokens), "lines of tables of {tokens} tokens");
+        let Some(method) = self.tables.filter(|_| !tables.is_empty()) else { return };
+        // SAFETY: methods lie in tables of kernels, and such a table exists only if the CPU has its features.
+        unsafe { (method.make)(codes, stride, columns.div_ceil(layout.format().group_columns), tables) }
+    }
+
+    fn product(&self, weights: TernaryRows<'_>, x: Activations<'_>, out: &mut [f32]) {
+        let (rows, columns, tokens) = (weights.rows(), weights.cols, x.scales.len());
+        assert_eq!(x.stride, Activations::stride_for(columns), "stride of codes for {columns} columns");
+        assert_eq!(x.codes.len(), tokens * x.stride, "codes of {tokens} tokens");
+        assert_eq!(x.sums.len(), tokens, "sums of {tokens} tokens");
+        assert_eq!(out.len(), rows * tokens, "out [{rows}, {tokens}]");
+        let lines = self.table_lines(weights.layout, columns, tokens);
+        assert_eq!(x.tables.len(), lines, "lines of tables of {tokens} tokens");
+        assert!(columns < MAX_COLUMNS, "{columns} columns could overflow 32-bit sums");
+        if out.is_empty() {
+            return;
+        }
+        // SAFETY: methods lie in tables of kernels, and such a table exists only if the CPU has its features.
+        unsafe { (self.matmul)(weights.weights, x, out) }
+    }
+}
+
 impl Kernels {
     fn ternary(&self, layout: Layout) -> &Method {
         match layout {
@@ -97,8 +132,7 @@ impl Kernels {
     /// Lines of lookup tables that [`Kernels::ternary_matmul`] wants for a layout, a matrix of so many columns and so many
     /// tokens: 0 where it reads the codes themselves.
     pub fn ternary_table_lines(&self, layout: Layout, columns: usize, tokens: usize) -> usize {
-        let groups = columns.div_ceil(layout.format().group_columns);
-        self.ternary(layout).tables.map_or(0, |tables| (tables.lines)(groups, tokens))
+        self.ternary(layout).table_lines(layout, columns, tokens)
     }
 
     /// Makes the lookup tables of T tokens for products in `layout` with matrices of `columns` columns. Codes
@@ -107,17 +141,7 @@ impl Kernels {
     /// # Panics
     /// If shapes disagree.
     pub fn ternary_tables(&self, layout: Layout, columns: usize, codes: &[i8], tables: &mut [Line]) {
-        let stride = Activations::stride_for(columns);
-        let tokens = codes.len() / stride.max(1);
-        assert_eq!(codes.len(), tokens * stride, "codes of {tokens} tokens of {columns} columns");
-        assert_eq!(
-            tables.len(),
-            self.ternary_table_lines(layout, columns, tokens),
-            "lines of tables of {tokens} tokens"
-        );
-        let Some(method) = self.ternary(layout).tables.filter(|_| !tables.is_empty()) else { return };
-        // SAFETY: this table exists only if the CPU has the variant's features.
-        unsafe { (method.make)(codes, stride, columns.div_ceil(layout.format().group_columns), tables) }
+        self.ternary(layout).make_tables(layout, columns, codes, tables);
     }
 
     /// `out[r, t] = (w · q)[r, t] * scales[t]`; out `[R, T]`. See [`crate::ternary`].
@@ -125,19 +149,7 @@ impl Kernels {
     /// # Panics
     /// If shapes disagree.
     pub fn ternary_matmul(&self, weights: TernaryRows<'_>, x: Activations<'_>, out: &mut [f32]) {
-        let (rows, columns, layout, tokens) = (weights.rows(), weights.cols, weights.layout, x.scales.len());
-        assert_eq!(x.stride, Activations::stride_for(columns), "stride of codes for {columns} columns");
-        assert_eq!(x.codes.len(), tokens * x.stride, "codes of {tokens} tokens");
-        assert_eq!(x.sums.len(), tokens, "sums of {tokens} tokens");
-        assert_eq!(out.len(), rows * tokens, "out [{rows}, {tokens}]");
-        let lines = self.ternary_table_lines(layout, columns, tokens);
-        assert_eq!(x.tables.len(), lines, "lines of tables of {tokens} tokens");
-        assert!(columns < MAX_COLUMNS, "{columns} columns could overflow 32-bit sums");
-        if out.is_empty() {
-            return;
-        }
-        // SAFETY: this table exists only if the CPU has the variant's features.
-        unsafe { (self.ternary(layout).matmul)(weights.weights, x, out) }
+        self.ternary(weights.layout).product(weights, x, out);
     }
 }
 

@@ -1,6 +1,5 @@
-//! `vpshufb` on 32 rows at a time, once for each digit, then `vpsignb`. The digits of a group add up in bytes;
-//! `vpmaddubsw` with 1, 0, 1, 0, .. (31, 0, .. for the high digits) widens those of the even rows, with 0, 1, .. those of
-//! the odd ones.
+//! `vpshufb` on 32 rows at a time, once for each digit, then `vpsignb`. The digits of a group add up in bytes; low and high
+//! ones are interleaved, and `vpmaddubsw` with 1, 31, 1, 31, .. puts them together in 16 bits.
 //!
 //! One token walks eight tiles far apart, a group of one after a group of the other. Two tokens share what an index and a
 //! sign cost.
@@ -12,6 +11,7 @@ use crate::streams::prefetch;
 use crate::ternary::Tables;
 use std::arch::x86_64::*;
 use std::array;
+use std::hint::black_box;
 use std::ops::Range;
 
 /// Bytes between a load and the prefetch of its stream.
@@ -99,7 +99,7 @@ struct Ternary<'a> {
     x: Activations<'a>,
 }
 
-/// In 16 bits: the even and the odd ones of rows 0..32, then of rows 32..64.
+/// In 16 bits: rows 0..8 and 16..24, rows 8..16 and 24..32; then the same of the upper half of the rows.
 type Words = [[__m256i; 2]; 2];
 
 impl Product for Ternary<'_> {
@@ -121,12 +121,14 @@ impl Product for Ternary<'_> {
                         prefetch(line, AHEAD);
                     }
                     if T == 1 {
-                        add(lines, [&tables[0][g * TABLE_LINES..][..TABLE_LINES]], words);
+                        add::<1, 2>(lines, [&tables[0][g * TABLE_LINES..][..TABLE_LINES]], 0, words);
                     } else {
                         for (tables, words) in tables.as_chunks::<2>().0.iter().zip(words.chunks_exact_mut(2)) {
                             let [a, b] = tables;
                             let at = g * TABLE_LINES..(g + 1) * TABLE_LINES;
-                            add(lines, [&a[at.clone()], &b[at]], words);
+                            let tables = [&a[at.clone()], &b[at]];
+                            add::<2, 1>(lines, tables, 0, words);
+                            add::<2, 1>(lines, tables, 1, words);
                         }
                     }
                 }
@@ -147,62 +149,53 @@ impl Product for Ternary<'_> {
     }
 }
 
-/// Adds the products of a group to `words` `[T]`.
+/// Adds the products of a group to `words` `[T]`: of the halves `first .. first + H` of the rows.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-fn add<const T: usize>(lines: &[Line], tables: [&[Line]; T], words: &mut [Words]) {
-    assert!(lines.len() == LINES && words.len() == T);
-    let lines = lines.as_ptr().cast::<__m256i>();
+fn add<const T: usize, const H: usize>(lines: &[Line], tables: [&[Line]; T], first: usize, words: &mut [Words]) {
+    assert!(lines.len() == LINES && words.len() == T && first + H <= 2);
     let nibble = _mm256_set1_epi8(15);
     let one = _mm256_set1_epi8(1);
-    let mut low = [[_mm256_setzero_si256(); 2]; T];
-    let mut high = [[_mm256_setzero_si256(); 2]; T];
-    // SAFETY: the last of the lines is two registers.
-    let signs = unsafe { [_mm256_load_si256(lines.add(2 * LINES - 2)), _mm256_load_si256(lines.add(2 * LINES - 1))] };
-    macro_rules! triplet {
-        ($j:literal) => {
-            let mut digits = [[_mm256_setzero_si256(); 2]; T];
-            for t in 0..T {
-                let tables = tables[t][$j / 2].0.as_ptr().cast::<__m128i>();
-                for digit in 0..2 {
-                    // SAFETY: a line of tables is four registers.
-                    let table = unsafe { _mm_load_si128(tables.add($j % 2 * 2 + digit)) };
-                    digits[t][digit] = _mm256_broadcastsi128_si256(table);
-                }
-            }
-            for half in 0..2 {
-                // SAFETY: there are five lines, and each is two registers.
-                let line = unsafe { _mm256_load_si256(lines.add($j / 2 * 2 + half)) };
-                let line = if $j % 2 == 0 { line } else { _mm256_srli_epi16::<4>(line) };
+    let mut low = [[_mm256_setzero_si256(); H]; T];
+    let mut high = [[_mm256_setzero_si256(); H]; T];
+    let lines = lines.as_ptr().cast::<__m256i>();
+    let tables = tables.map(|tables| tables[..LINES - 1].as_ptr().cast::<__m128i>());
+    // SAFETY: there are so many lines, and each is two registers.
+    let load = |line: usize, h: usize| unsafe { _mm256_load_si256(lines.add(2 * line + first + h)) };
+    let mut signs: [_; H] = array::from_fn(|h| load(LINES - 1, h));
+    // A number that the compiler cannot see: it would unroll the loop, add the low digits of all triplets before the high
+    // ones, and spill the indices and the signs.
+    for l in 0..black_box(LINES - 1) {
+        for odd in 0..2 {
+            // SAFETY: there is a line of tables for each line but the last, and it is four registers of 16 bytes.
+            let table = |t: usize, digit| unsafe {
+                _mm256_broadcastsi128_si256(_mm_load_si128(tables[t].add(4 * l + 2 * odd + digit)))
+            };
+            let digits: [[_; 2]; T] = array::from_fn(|t| [table(t, 0), table(t, 1)]);
+            for h in 0..H {
+                let line = load(l, h);
+                let line = if odd == 0 { line } else { _mm256_srli_epi16::<4>(line) };
                 let index = _mm256_and_si256(line, nibble);
                 // The sign of a byte is that of its triplet, and no byte is 0.
-                let sign = _mm256_or_si256(_mm256_slli_epi16::<{ 7 - $j }>(signs[half]), one);
+                let sign = _mm256_or_si256(signs[h], one);
+                signs[h] = _mm256_slli_epi16::<1>(signs[h]);
                 for t in 0..T {
-                    let [l, h] = digits[t];
-                    let l = _mm256_sign_epi8(_mm256_shuffle_epi8(l, index), sign);
-                    let h = _mm256_sign_epi8(_mm256_shuffle_epi8(h, index), sign);
-                    low[t][half] = _mm256_add_epi8(low[t][half], l);
-                    high[t][half] = _mm256_add_epi8(high[t][half], h);
+                    let [small, large] = digits[t];
+                    let small = _mm256_sign_epi8(_mm256_shuffle_epi8(small, index), sign);
+                    let large = _mm256_sign_epi8(_mm256_shuffle_epi8(large, index), sign);
+                    low[t][h] = _mm256_add_epi8(low[t][h], small);
+                    high[t][h] = _mm256_add_epi8(high[t][h], large);
                 }
             }
-        };
+        }
     }
-    triplet!(0);
-    triplet!(1);
-    triplet!(2);
-    triplet!(3);
-    triplet!(4);
-    triplet!(5);
-    triplet!(6);
-    triplet!(7);
+    let places = _mm256_set1_epi16(i16::from_le_bytes([1, BASE as u8]));
     for t in 0..T {
-        for half in 0..2 {
-            for (odd, word) in words[t][half].iter_mut().enumerate() {
-                let (ones, bases) = (_mm256_set1_epi16(1 << (8 * odd)), _mm256_set1_epi16(BASE << (8 * odd)));
-                let low = _mm256_maddubs_epi16(ones, low[t][half]);
-                let high = _mm256_maddubs_epi16(bases, high[t][half]);
-                *word = _mm256_add_epi16(*word, _mm256_add_epi16(low, high));
-            }
+        for h in 0..H {
+            let (low, high) = (low[t][h], high[t][h]);
+            let [first, last] = &mut words[t][first + h];
+            *first = _mm256_add_epi16(*first, _mm256_maddubs_epi16(places, _mm256_unpacklo_epi8(low, high)));
+            *last = _mm256_add_epi16(*last, _mm256_maddubs_epi16(places, _mm256_unpackhi_epi8(low, high)));
         }
     }
 }
@@ -211,14 +204,12 @@ fn add<const T: usize>(lines: &[Line], tables: [&[Line]; T], words: &mut [Words]
 #[inline]
 #[target_feature(enable = "avx2,fma")]
 fn widen(words: &Words, sums: &mut [i32; TILE_ROWS]) {
-    for ([even, odd], sums) in words.iter().zip(sums.as_chunks_mut::<32>().0) {
-        // Rows 0..8 and 16..24; rows 8..16 and 24..32.
-        let (low, high) = (_mm256_unpacklo_epi16(*even, *odd), _mm256_unpackhi_epi16(*even, *odd));
+    for ([first, last], sums) in words.iter().zip(sums.as_chunks_mut::<32>().0) {
         let quarters = [
-            _mm256_castsi256_si128(low),
-            _mm256_castsi256_si128(high),
-            _mm256_extracti128_si256::<1>(low),
-            _mm256_extracti128_si256::<1>(high),
+            _mm256_castsi256_si128(*first),
+            _mm256_castsi256_si128(*last),
+            _mm256_extracti128_si256::<1>(*first),
+            _mm256_extracti128_si256::<1>(*last),
         ];
         for (quarter, sums) in quarters.into_iter().zip(sums.as_chunks_mut::<8>().0) {
             // SAFETY: eight integers are a register.

@@ -194,7 +194,7 @@ fn add<const N: usize, const T: usize>(
 /// Adds 16-bit sums to 32-bit ones.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-fn widen(words: &Words, sums: &mut [i32; TILE_ROWS]) {
+pub(in crate::ternary) fn widen(words: &Words, sums: &mut [i32; TILE_ROWS]) {
     for (words, sums) in words.iter().zip(sums.as_chunks_mut::<16>().0) {
         let halves = [_mm256_castsi256_si128(*words), _mm256_extracti128_si256::<1>(*words)];
         for (half, sums) in halves.into_iter().zip(sums.as_chunks_mut::<8>().0) {

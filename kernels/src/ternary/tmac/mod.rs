@@ -57,9 +57,9 @@ pub(crate) mod avx2;
 pub(crate) mod scalar;
 
 /// Rows to a tile: two bytes of a line each.
-const TILE_ROWS: usize = 32;
+pub(super) const TILE_ROWS: usize = 32;
 /// Columns to a line.
-const COLUMNS: usize = 8;
+pub(super) const COLUMNS: usize = 8;
 
 pub(crate) const FORMAT: Format =
     Format { name: "tmac", tile_rows: TILE_ROWS, group_columns: COLUMNS, group_lines: 1, pack, unpack };
