@@ -46,6 +46,9 @@ macro_rules! count {
 count! {
     ternary_i2 = "ternary/i2";
     ternary_t5 = "ternary/t5";
+    ternary_tmac = "ternary/tmac";
+    ternary_tmac8 = "ternary/tmac8";
+    ternary_tl2 = "ternary/tl2";
     quantise = "quantise";
     dense_f32 = "dense/f32";
     dense_bf16 = "dense/bf16";

@@ -122,7 +122,77 @@ fn names_of_layouts_are_unique_and_parse() {
     assert!(message.contains("'i9'") && message.contains("i2"), "{message}");
 }
 
+/// The product with tables of bytes.
+fn rounded_product(kernels: &Kernels, matrix: &TernaryMatrix, x: Activations<'_>) -> Vec<f32> {
+    let tokens = x.scales.len();
+    let mut tables = Lines::zeroed(kernels.ternary_tmac8_table_lines(matrix.cols(), tokens));
+    kernels.ternary_tmac8_tables(matrix.cols(), x.codes, &mut tables);
+    let mut out = vec![f32::NAN; matrix.rows() * tokens];
+    kernels.ternary_tmac8_matmul(matrix.view(), Activations { tables: &tables, ..x }, &mut out);
+    out
+}
+
+#[test]
+fn no_narrow_lane_of_the_rounded_product_overflows() {
+    let columns = (1 << 20) - 5;
+    for weight in [1i8, -1] {
+        let matrix = TernaryMatrix::from_fn(33, columns, Layout::Tmac, |_, _| weight);
+        for code in [127i8, -128] {
+            let x = Tokens::from_fn(columns, 1, |_, _| code);
+            let want = f64::from(weight) * f64::from(code) * columns as f64;
+            for kernels in Kernels::available() {
+                for got in rounded_product(kernels, &matrix, x.view()) {
+                    assert!(
+                        (f64::from(got) - want).abs() <= want.abs() * 0.01,
+                        "{got} for {want} on {}",
+                        kernels.isa()
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_rounded_product_is_as_near_as_its_module_says() {
+    // The root mean square of the error against that of the products, over full rows of random codes.
+    let mut rng = Rng::new(8);
+    let (rows, columns, tokens) = (320, 2560, 4);
+    let matrix = TernaryMatrix::random(rows, columns, Layout::Tmac, &mut rng);
+    let x = Tokens::random(columns, tokens, &mut rng);
+    let kernels = Kernels::best();
+    let square = |values: &mut dyn Iterator<Item = f32>| values.map(|v| f64::from(v) * f64::from(v)).sum::<f64>();
+    let exact = product(kernels, &matrix, x.view());
+    let rounded = rounded_product(kernels, &matrix, x.view());
+    let error = square(&mut exact.iter().zip(&rounded).map(|(a, b)| a - b)) / square(&mut exact.iter().copied());
+    assert!((0.004..0.007).contains(&error.sqrt()), "{}", error.sqrt());
+}
+
 proptest! {
+    #[test]
+    fn the_rounded_product_keeps_its_bound(
+        rows in 1usize..140, columns in 1usize..300, tokens in 1usize..8, largest in 1usize..=256, seed: u64,
+    ) {
+        let mut rng = Rng::new(seed);
+        let matrix = TernaryMatrix::random(rows, columns, Layout::Tmac, &mut rng);
+        let half = largest as i32 / 2;
+        let mut x = Tokens::from_fn(columns, tokens, |_, _| (rng.below(largest) as i32 - half) as i8);
+        x.scales.fill(1.0);
+        for kernels in Kernels::available() {
+            let exact = product(kernels, &matrix, x.view());
+            let rounded = rounded_product(kernels, &matrix, x.view());
+            for (i, (exact, rounded)) in exact.iter().zip(rounded).enumerate() {
+                let codes = &x.codes[i % tokens * x.stride..][..x.stride];
+                let most = codes.chunks(4).map(|four| four.iter().map(|q| i32::from(*q).abs()).sum()).max().unwrap_or(0);
+                // A step for each four columns, and a little for the two roundings of the result.
+                let multiplier = (255 * 1024 / most.max(1)).min(1024);
+                let step = if multiplier == 1024 { 0.0 } else { 1024.0 / multiplier as f32 };
+                let bound = columns.div_ceil(4) as f32 * step + exact.abs() * 1e-6;
+                prop_assert!((exact - rounded).abs() <= bound, "{rounded} for {exact}, bound {bound}");
+            }
+        }
+    }
+
     #[test]
     fn packing_round_trips(layout in layouts(), rows in 0usize..140, columns in 0usize..140, seed: u64) {
         let mut rng = Rng::new(seed);

@@ -14,17 +14,32 @@ pub(crate) struct Format {
     pub(crate) group_columns: usize,
     /// Lines to a group of a tile.
     pub(crate) group_lines: usize,
-    /// Lines to a tile's header, 0 for none.
-    pub(crate) header_lines: usize,
-    /// Fills the header from the tile's groups.
-    pub(crate) head: fn(&[Line], &mut [Line]),
+    /// What a tile begins with.
+    pub(crate) header: Option<Header>,
     /// Packs the trits `[tile_rows, group_columns]` of a group of a tile.
     pub(crate) pack: fn(&[i8], &mut [Line]),
     /// The inverse of `pack`.
     pub(crate) unpack: fn(&[Line], &mut [i8]),
 }
 
+/// What a tile begins with.
+#[derive(Debug)]
+pub(crate) struct Header {
+    /// How long it is.
+    pub(crate) lines: usize,
+    /// Fills it from the tile's groups.
+    pub(crate) fill: fn(&[Line], &mut [Line]),
+}
+
 impl Format {
+    /// Lines to a tile's header.
+    pub(crate) const fn header_lines(&self) -> usize {
+        match &self.header {
+            Some(header) => header.lines,
+            None => 0,
+        }
+    }
+
     /// Trits to a group of a tile.
     pub(crate) const fn block(&self) -> usize {
         self.tile_rows * self.group_columns
@@ -32,7 +47,7 @@ impl Format {
 
     /// Lines of a tile of a matrix of so many columns.
     pub(crate) const fn tile_lines(&self, columns: usize) -> usize {
-        self.header_lines + columns.div_ceil(self.group_columns) * self.group_lines
+        self.header_lines() + columns.div_ceil(self.group_columns) * self.group_lines
     }
 
     /// Bits that one weight takes, headers aside.

@@ -1,7 +1,7 @@
 //! A packed ternary matrix and its layouts.
 
 use super::format::Format;
-use super::{i2, t5};
+use super::{i2, t5, tl2, tmac};
 use crate::{Line, Lines, Rng};
 use std::fmt;
 use std::ops::Range;
@@ -15,16 +15,22 @@ pub enum Layout {
     I2,
     /// Five trits a byte, 1.6 bits a weight: [`crate::ternary::t5`].
     T5,
+    /// Two bits a weight, as two planes whose nibbles index tables: [`crate::ternary::tmac`].
+    Tmac,
+    /// 1.67 bits a weight, three as an index of tables and a sign: [`crate::ternary::tl2`].
+    Tl2,
 }
 
 impl Layout {
     /// Every layout.
-    pub const ALL: [Layout; 2] = [Layout::I2, Layout::T5];
+    pub const ALL: [Layout; 4] = [Layout::I2, Layout::T5, Layout::Tmac, Layout::Tl2];
 
     pub(crate) const fn format(self) -> &'static Format {
         match self {
             Layout::I2 => &i2::FORMAT,
             Layout::T5 => &t5::FORMAT,
+            Layout::Tmac => &tmac::FORMAT,
+            Layout::Tl2 => &tl2::FORMAT,
         }
     }
 
@@ -114,7 +120,7 @@ impl TernaryMatrix {
             let rows = start..(start + format.tile_rows).min(rows);
             let tile = &mut tile[..rows.len() * cols];
             fill(rows, tile);
-            let (header, lines) = lines.split_at_mut(format.header_lines);
+            let (header, lines) = lines.split_at_mut(format.header_lines());
             for (g, lines) in lines.chunks_exact_mut(format.group_lines).enumerate() {
                 let columns = g * format.group_columns..((g + 1) * format.group_columns).min(cols);
                 block.fill(0);
@@ -123,7 +129,9 @@ impl TernaryMatrix {
                 }
                 (format.pack)(&block, lines);
             }
-            (format.head)(lines, header);
+            if let Some(form) = &format.header {
+                (form.fill)(lines, header);
+            }
         }
         TernaryMatrix { rows, cols, layout, lines }
     }
@@ -169,7 +177,7 @@ impl TernaryMatrix {
     fn tile(&self, tile: usize) -> &[Line] {
         let format = self.layout.format();
         let length = format.tile_lines(self.cols);
-        &self.lines[tile * length..][format.header_lines..length]
+        &self.lines[tile * length..][format.header_lines()..length]
     }
 
     /// Rows, R.

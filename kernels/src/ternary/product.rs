@@ -1,8 +1,8 @@
 //! The op of a layout, as tests, benchmarks and experiments find it.
 
-use super::{Activations, Layout, TernaryMatrix};
+use super::{Activations, Layout, TernaryMatrix, TernaryRows};
 use crate::probe::{Arithmetic, Op, Shape, Work};
-use crate::{Kernels, Lines, Rng};
+use crate::{Kernels, Line, Lines, Rng};
 use std::marker::PhantomData;
 
 /// A layout's line in [`OPS`](crate::probe::OPS).
@@ -13,6 +13,21 @@ pub(crate) trait Packed {
     const LAYOUT: Layout;
     /// The address of the product that a table holds.
     fn variant(kernels: &Kernels) -> usize;
+
+    /// Lines of tables for so many columns and tokens. These three are the layout's front door unless the op has its own.
+    fn table_lines(kernels: &Kernels, columns: usize, tokens: usize) -> usize {
+        kernels.ternary_table_lines(Self::LAYOUT, columns, tokens)
+    }
+
+    /// Makes the tables for so many columns.
+    fn tables(kernels: &Kernels, columns: usize, codes: &[i8], tables: &mut [Line]) {
+        kernels.ternary_tables(Self::LAYOUT, columns, codes, tables);
+    }
+
+    /// The product.
+    fn matmul(kernels: &Kernels, weights: TernaryRows<'_>, x: Activations<'_>, out: &mut [f32]) {
+        kernels.ternary_matmul(weights, x, out);
+    }
 }
 
 /// The product in the layout P. A shape is R × C × T.
@@ -92,12 +107,12 @@ impl<P: Packed> Op for Product<P> {
     fn run(kernels: &Kernels, case: &mut Case) {
         let Case { matrix, codes, sums, scales, tables, out } = case;
         let stride = Activations::stride_for(matrix.cols());
-        let lines = kernels.ternary_table_lines(matrix.layout(), matrix.cols(), scales.len());
+        let lines = P::table_lines(kernels, matrix.cols(), scales.len());
         if tables.len() != lines {
             *tables = Lines::zeroed(lines);
         }
-        kernels.ternary_tables(matrix.layout(), matrix.cols(), codes, tables);
-        kernels.ternary_matmul(matrix.view(), Activations { codes, stride, sums, scales, tables }, out);
+        P::tables(kernels, matrix.cols(), codes, tables);
+        P::matmul(kernels, matrix.view(), Activations { codes, stride, sums, scales, tables }, out);
     }
 
     fn output(case: &Case) -> Vec<f32> {

@@ -59,16 +59,8 @@ const TILE_ROWS: usize = 16;
 /// Columns to a line.
 const COLUMNS: usize = 16;
 
-pub(crate) const FORMAT: Format = Format {
-    name: "i2",
-    tile_rows: TILE_ROWS,
-    group_columns: COLUMNS,
-    group_lines: 1,
-    header_lines: 0,
-    head: |_, _| {},
-    pack,
-    unpack,
-};
+pub(crate) const FORMAT: Format =
+    Format { name: "i2", tile_rows: TILE_ROWS, group_columns: COLUMNS, group_lines: 1, header: None, pack, unpack };
 
 /// Where the code of (row, column) of a line lies: its byte and the lower of its bits.
 const fn place(row: usize, column: usize) -> (usize, usize) {

@@ -40,7 +40,7 @@
 //!
 //! **Not done** timing of the AVX-512 variant, which so far was run on an emulated CPU alone.
 
-use super::format::Format;
+use super::format::{Format, Header};
 use super::product::Packed;
 use super::{Activations, Layout, Weights};
 use crate::{Kernels, Line};
@@ -68,14 +68,13 @@ pub(crate) const FORMAT: Format = Format {
     tile_rows: TILE_ROWS,
     group_columns: COLUMNS,
     group_lines: LINES,
-    header_lines: HEADER,
-    head,
+    header: Some(Header { lines: HEADER, fill: count_negatives }),
     pack,
     unpack,
 };
 
 /// Counts the negative bytes of every row: what a lookup that negates by complement is short of.
-fn head(groups: &[Line], header: &mut [Line]) {
+fn count_negatives(groups: &[Line], header: &mut [Line]) {
     for (r, count) in bytemuck::cast_slice_mut::<Line, i32>(header).iter_mut().enumerate() {
         *count = groups.iter().filter(|line| line.0[r] >= 0x80).count() as i32;
     }
