@@ -2,6 +2,7 @@
 
 use crate::team::{Member, Team};
 use crate::{Error, Result};
+use kernels::ternary::Layout;
 use kernels::{Isa, Kernels};
 use std::sync::Arc;
 
@@ -82,11 +83,14 @@ impl std::fmt::Display for CacheFormat {
     }
 }
 
-/// How a model is run; nothing here changes its weights.
+/// How a model is loaded and run; nothing here changes what its weights mean, nor one bit of what it computes (a cache format
+/// aside).
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// Kernels and threads.
     pub cpu: Cpu,
     /// How the key/value cache is kept.
     pub cache: CacheFormat,
+    /// How ternary weights are packed by a load; a model that is loaded keeps its own.
+    pub layout: Layout,
 }

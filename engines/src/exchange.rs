@@ -145,7 +145,7 @@ mod tests {
         for ends in [vec![1], vec![3], vec![4], vec![5], vec![8, 16, 19]] {
             let groups: Vec<Range<usize>> = [0].iter().chain(&ends).zip(&ends).map(|(a, b)| *a..*b).collect();
             let tokens = ends[ends.len() - 1];
-            let blocks = plan::blocks(&[100, 33], 3, usize::MAX);
+            let blocks = plan::blocks(&[100, 33], 16, 3, usize::MAX);
             let exchange = Exchange::new(&blocks, tokens);
             let value = |r: usize, t: usize| (r * 1000 + t) as f32;
             for (i, block) in blocks.iter().enumerate() {

@@ -2,7 +2,8 @@
 
 use crate::weights::dense::Dense;
 use kernels::Kernels;
-use kernels::ternary::{Activations, TernaryMatrix};
+use kernels::Line;
+use kernels::ternary::{Activations, Layout, TernaryMatrix};
 use std::ops::Range;
 
 /// One layer, `R × C`.
@@ -37,6 +38,8 @@ pub(crate) struct Input {
     sums: Vec<i32>,
     /// a, `[T]`.
     scales: Vec<f32>,
+    /// Lookup tables of the codes, for layouts that multiply by them.
+    tables: Vec<Line>,
 }
 
 impl Input {
@@ -46,6 +49,14 @@ impl Input {
         self.codes.clear();
         self.sums.clear();
         self.scales.clear();
+        self.tables.clear();
+    }
+
+    /// Makes the lookup tables of all tokens for products with matrices of a layout and so many columns.
+    fn make_tables(&mut self, kernels: &Kernels, layout: Layout, columns: usize) {
+        let lines = kernels.ternary_table_lines(layout, columns, self.tokens);
+        self.tables.resize(lines, Line([0; 64]));
+        kernels.ternary_tables(layout, columns, &self.codes, &mut self.tables);
     }
 
     /// T.
@@ -108,6 +119,14 @@ impl Linear {
         }
     }
 
+    /// Rows that the matrix keeps together: blocks of rows start and end there.
+    pub(crate) fn tile_rows(&self) -> usize {
+        match &self.weights {
+            Weights::Dense(_) => 16,
+            Weights::Ternary { matrix, .. } => matrix.layout().tile_rows(),
+        }
+    }
+
     /// Bytes of the matrix.
     pub(crate) fn bytes(&self) -> usize {
         match &self.weights {
@@ -141,8 +160,8 @@ impl Linear {
                 // One rounding from the exact quotient.
                 factors.clear();
                 factors.extend(input.scales.iter().map(|a| (factor / f64::from(*a)) as f32));
-                let Input { codes, stride, sums, .. } = input;
-                let x = Activations { codes, stride: *stride, sums, scales: factors };
+                let Input { codes, stride, sums, tables, .. } = input;
+                let x = Activations { codes, stride: *stride, sums, scales: factors, tables };
                 kernels.ternary_matmul(matrix.row_range(rows.clone()), x, out);
             }
         }
@@ -186,6 +205,19 @@ impl Fan {
     /// Which of them a layer reads.
     pub(crate) fn input_of(&self, linear: usize) -> usize {
         if self.separate() { linear } else { 0 }
+    }
+
+    /// Makes what the layers want of all tokens together; comes after the last [`Fan::push`].
+    pub(crate) fn finish(&self, kernels: &Kernels, inputs: &mut [Input; MAX_INPUTS]) {
+        let mut finished = [false; MAX_INPUTS];
+        for (i, linear) in self.linears.iter().enumerate() {
+            let (k, Weights::Ternary { matrix, .. }) = (self.input_of(i), &linear.weights) else { continue };
+            // All ternary layers of a model have one layout.
+            if !finished[k] {
+                inputs[k].make_tables(kernels, matrix.layout(), matrix.cols());
+                finished[k] = true;
+            }
+        }
     }
 
     /// Adds a token to the inputs. `scratch` is as long as the row.

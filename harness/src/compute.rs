@@ -3,6 +3,7 @@
 use anyhow::Result;
 use engines::{CacheFormat, Cpu, Settings};
 use kernels::Isa;
+use kernels::ternary::Layout;
 
 use crate::cli::UserError;
 use crate::machine::Machine;
@@ -19,6 +20,9 @@ pub struct Compute {
     /// How the key/value cache is kept: f32 or bf16
     #[arg(long, value_name = "FORMAT", default_value = "f32", value_parser = cache)]
     pub cache: CacheFormat,
+    /// How ternary weights are packed: see `harness list` [default: i2]
+    #[arg(long, value_name = "LAYOUT", default_value_t = Layout::I2)]
+    pub layout: Layout,
 }
 
 impl Compute {
@@ -27,7 +31,7 @@ impl Compute {
     /// # Errors
     /// [`UserError`] where the environment names a level that this CPU lacks; threads that cannot be started.
     pub fn settings(&self) -> Result<Settings> {
-        settings(self.isa, self.threads, self.cache)
+        settings(self.isa, self.threads, self.cache, self.layout)
     }
 }
 
@@ -35,13 +39,13 @@ impl Compute {
 ///
 /// # Errors
 /// As [`Compute::settings`].
-pub fn settings(isa: Option<Isa>, threads: Option<usize>, cache: CacheFormat) -> Result<Settings> {
+pub fn settings(isa: Option<Isa>, threads: Option<usize>, cache: CacheFormat, layout: Layout) -> Result<Settings> {
     let isa = match isa {
         Some(isa) => isa,
         None => Isa::from_environment()?,
     };
     let threads = threads.unwrap_or_else(default_threads);
-    Ok(Settings { cpu: Cpu::new(isa, threads)?, cache })
+    Ok(Settings { cpu: Cpu::new(isa, threads)?, cache, layout })
 }
 
 /// One thread for each physical core: a second thread on a core shares its memory bandwidth and its multipliers.

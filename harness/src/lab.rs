@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 use engines::{CacheFormat, Cpu, Loaded, Settings};
 use indicatif::ProgressBar;
 use kernels::probe::{OPS, Probe};
+use kernels::ternary::Layout;
 use kernels::{Isa, Kernels};
 use serde::{Deserialize, Serialize};
 
@@ -70,7 +71,7 @@ impl Lab {
     /// # Errors
     /// A level that the CPU lacks, or threads that the system refuses.
     pub fn settings(&self, isa: Isa, threads: usize, cache: CacheFormat) -> Result<Settings> {
-        Ok(Settings { cpu: Cpu::new(isa, threads)?, cache })
+        Ok(Settings { cpu: Cpu::new(isa, threads)?, cache, layout: Layout::I2 })
     }
 
     /// The ceilings of this machine, measured when they are first asked for and kept for the run.

@@ -45,10 +45,18 @@ macro_rules! count {
 
 count! {
     ternary_i2 = "ternary/i2";
+    ternary_t5 = "ternary/t5";
+    ternary_tmac = "ternary/tmac";
+    ternary_tmac8 = "ternary/tmac8";
+    ternary_tl2 = "ternary/tl2";
     quantise = "quantise";
     dense_f32 = "dense/f32";
     dense_bf16 = "dense/bf16";
     dense_f16 = "dense/f16";
+    quantise_groups = "quantise/groups";
+    dense_q8 = "dense/q8";
+    dense_q4 = "dense/q4";
+    head_screen = "head/screen";
     embedding_f32 = "embedding/f32";
     embedding_bf16 = "embedding/bf16";
     embedding_f16 = "embedding/f16";

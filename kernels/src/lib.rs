@@ -21,6 +21,7 @@ pub mod ceiling;
 pub mod dense;
 mod element;
 pub mod embedding;
+pub mod grouped;
 mod isa;
 mod lanes;
 mod lines;
@@ -30,6 +31,7 @@ pub mod probe;
 pub mod quantise;
 mod rng;
 pub mod rope;
+pub mod screen;
 pub mod softmax;
 #[cfg(target_arch = "x86_64")]
 mod streams;

@@ -4,12 +4,12 @@ use std::ops::{Deref, DerefMut};
 
 /// One cache line: 64 bytes, aligned to 64, so that a full vector never straddles two lines.
 #[repr(C, align(64))]
-#[derive(Clone, Copy, Debug, bytemuck::Pod, bytemuck::Zeroable)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
 pub struct Line(pub [u8; 64]);
 
 /// A zero-initialised allocation of whole cache lines. Large ones ask the operating system for huge pages: a packed
 /// matrix is walked in many streams at once, and 4 KiB pages would spend the time on address translation.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Lines(Vec<Line>);
 
 /// Allocations from this size on ask for huge pages (two of the 2 MiB pages of x86-64).

@@ -190,11 +190,19 @@ impl Probe {
 /// Every op.
 pub const OPS: &[Probe] = &[
     // One op a line: family by family.
-    probe::<crate::ternary::i2::TernaryI2>(),
+    probe::<crate::ternary::product::Product<crate::ternary::i2::I2>>(),
+    probe::<crate::ternary::product::Product<crate::ternary::t5::T5>>(),
+    probe::<crate::ternary::product::Product<crate::ternary::tmac::Tmac>>(),
+    probe::<crate::ternary::product::Product<crate::ternary::tmac8::Tmac8>>(),
+    probe::<crate::ternary::product::Product<crate::ternary::tl2::Tl2>>(),
     probe::<crate::quantise::Quantise>(),
     probe::<crate::dense::Dense<f32>>(),
     probe::<crate::dense::Dense<half::bf16>>(),
     probe::<crate::dense::Dense<half::f16>>(),
+    probe::<crate::grouped::codes::QuantiseGroups>(),
+    probe::<crate::grouped::product::Product<crate::grouped::q8::Q8>>(),
+    probe::<crate::grouped::product::Product<crate::grouped::q4::Q4>>(),
+    probe::<crate::screen::ScreenedTopK>(),
     probe::<crate::embedding::Embedding<f32>>(),
     probe::<crate::embedding::Embedding<half::bf16>>(),
     probe::<crate::embedding::Embedding<half::f16>>(),

@@ -1,7 +1,8 @@
 //! The table of kernels: one column per ISA, each naming only what it improves.
 
 use crate::{
-    Isa, activation, attention, ceiling, dense, embedding, norm, quantise, rope, softmax, ternary, top_k, transpose,
+    Isa, activation, attention, ceiling, dense, embedding, grouped, norm, quantise, rope, screen, softmax, ternary,
+    top_k, transpose,
 };
 
 /// The best variant of every op for one ISA: a row of function pointers.
@@ -11,7 +12,11 @@ use crate::{
 #[derive(Debug)]
 pub struct Kernels {
     isa: Isa,
-    pub(crate) ternary_i2: ternary::i2::Variant,
+    pub(crate) ternary_i2: ternary::Method,
+    pub(crate) ternary_t5: ternary::Method,
+    pub(crate) ternary_tmac: ternary::Method,
+    pub(crate) ternary_tmac8: ternary::Method,
+    pub(crate) ternary_tl2: ternary::Method,
     pub(crate) quantise: quantise::Variant,
     pub(crate) rms_norm: norm::rms::Variant,
     pub(crate) layer_norm: norm::layer::Variant,
@@ -29,6 +34,11 @@ pub struct Kernels {
     pub(crate) dense_f32: dense::Variant<f32>,
     pub(crate) dense_bf16: dense::Variant<half::bf16>,
     pub(crate) dense_f16: dense::Variant<half::f16>,
+    pub(crate) dense_q8: grouped::Variant,
+    pub(crate) dense_q4: grouped::Variant,
+    pub(crate) quantise_groups: grouped::codes::Variant,
+    pub(crate) screen_q8: screen::Variant,
+    pub(crate) screen_q4: screen::Variant,
     pub(crate) embedding_f32: embedding::Variant<f32>,
     pub(crate) embedding_bf16: embedding::Variant<half::bf16>,
     pub(crate) embedding_f16: embedding::Variant<half::f16>,
@@ -44,7 +54,11 @@ pub struct Kernels {
 static SCALAR: Kernels = SCALAR_COLUMN;
 const SCALAR_COLUMN: Kernels = Kernels {
     isa: Isa::Scalar,
-    ternary_i2: ternary::i2::scalar::matmul,
+    ternary_i2: ternary::Method::plain(ternary::i2::scalar::matmul),
+    ternary_t5: ternary::Method::plain(ternary::t5::scalar::matmul),
+    ternary_tmac: ternary::Method::plain(ternary::tmac::scalar::matmul),
+    ternary_tmac8: ternary::Method::plain(ternary::tmac8::scalar::matmul),
+    ternary_tl2: ternary::Method::plain(ternary::tl2::scalar::matmul),
     quantise: quantise::scalar::quantise,
     rms_norm: norm::rms::scalar::rms_norm,
     layer_norm: norm::layer::scalar::layer_norm,
@@ -62,6 +76,11 @@ const SCALAR_COLUMN: Kernels = Kernels {
     dense_f32: dense::scalar::matmul,
     dense_bf16: dense::scalar::matmul,
     dense_f16: dense::scalar::matmul,
+    dense_q8: grouped::scalar::q8,
+    dense_q4: grouped::scalar::q4,
+    quantise_groups: grouped::codes::scalar::quantise,
+    screen_q8: screen::scalar::q8,
+    screen_q4: screen::scalar::q4,
     embedding_f32: embedding::scalar::gather,
     embedding_bf16: embedding::scalar::gather,
     embedding_f16: embedding::scalar::gather,
@@ -78,7 +97,11 @@ static AVX2: Kernels = AVX2_COLUMN;
 #[cfg(target_arch = "x86_64")]
 const AVX2_COLUMN: Kernels = Kernels {
     isa: Isa::Avx2,
-    ternary_i2: ternary::i2::avx2::matmul,
+    ternary_i2: ternary::Method::plain(ternary::i2::avx2::matmul),
+    ternary_t5: ternary::Method::plain(ternary::t5::avx2::matmul),
+    ternary_tmac: ternary::Method::lookup(ternary::tmac::avx2::matmul, ternary::tmac::avx2::TABLES),
+    ternary_tmac8: ternary::Method::lookup(ternary::tmac8::avx2::matmul, ternary::tmac8::avx2::TABLES),
+    ternary_tl2: ternary::Method::lookup(ternary::tl2::avx2::matmul, ternary::tl2::avx2::TABLES),
     quantise: quantise::avx2::quantise,
     rms_norm: norm::rms::avx2::rms_norm,
     layer_norm: norm::layer::avx2::layer_norm,
@@ -96,6 +119,11 @@ const AVX2_COLUMN: Kernels = Kernels {
     dense_f32: dense::avx2::matmul,
     dense_bf16: dense::avx2::matmul,
     dense_f16: dense::avx2::matmul,
+    dense_q8: grouped::q8::avx2::matmul,
+    dense_q4: grouped::q4::avx2::matmul,
+    quantise_groups: grouped::codes::avx2::quantise,
+    screen_q8: screen::avx2::q8,
+    screen_q4: screen::avx2::q4,
     embedding_bf16: embedding::avx2::gather,
     embedding_f16: embedding::avx2::gather,
     softmax: softmax::avx2::softmax,
@@ -110,7 +138,8 @@ const AVX2_COLUMN: Kernels = Kernels {
 #[cfg(target_arch = "x86_64")]
 static AVX512: Kernels = Kernels {
     isa: Isa::Avx512,
-    ternary_i2: ternary::i2::avx512::matmul,
+    ternary_i2: ternary::Method::plain(ternary::i2::avx512::matmul),
+    ternary_t5: ternary::t5::avx512::METHOD,
     quantise: quantise::avx512::quantise,
     rms_norm: norm::rms::avx512::rms_norm,
     layer_norm: norm::layer::avx512::layer_norm,
@@ -128,6 +157,10 @@ static AVX512: Kernels = Kernels {
     dense_f32: dense::avx512::matmul,
     dense_bf16: dense::avx512::matmul,
     dense_f16: dense::avx512::matmul,
+    dense_q8: grouped::q8::avx512::matmul,
+    dense_q4: grouped::q4::avx512::matmul,
+    screen_q8: screen::avx512::q8,
+    screen_q4: screen::avx512::q4,
     softmax: softmax::avx512::softmax,
     top_k: top_k::avx512::top_k,
     transpose: transpose::avx512::transpose,

@@ -1,6 +1,9 @@
 //! Every front door refuses shapes that disagree, on every level, before a variant sees them; and takes slices that lie
 //! anywhere.
 
+use kernels::grouped::codes::Codes;
+use kernels::grouped::{self, GroupedMatrix};
+use kernels::screen::{DenseHead, Scratch, Screen};
 use kernels::ternary::{Activations, Layout, TernaryMatrix};
 use kernels::transpose::Grid;
 use kernels::{Kernels, Lines, Rng};
@@ -18,7 +21,7 @@ fn refuses<R>(part: &str, call: impl FnOnce() -> R) {
 fn ternary_products_refuse_shapes_that_disagree() {
     let matrix = TernaryMatrix::zeros(20, 70, Layout::I2);
     let codes = [0i8; 256];
-    let good = Activations { codes: &codes, stride: 128, sums: &[0; 2], scales: &[1.0; 2] };
+    let good = Activations { codes: &codes, stride: 128, sums: &[0; 2], scales: &[1.0; 2], tables: &[] };
     for kernels in Kernels::available() {
         let product = |x: Activations<'_>, out: &mut [f32]| kernels.ternary_matmul(matrix.view(), x, out);
         product(good, &mut [0.0; 40]);
@@ -71,6 +74,46 @@ fn the_float_ops_refuse_shapes_that_disagree() {
         refuses("out is as long as x", || kernels.rms_norm(&[0.0; 2], &[0.0; 2], 1e-5, &mut [0.0; 4]));
         refuses("gain and bias", || kernels.layer_norm(&[0.0; 2], &[0.0; 2], &[0.0], 1e-5, &mut [0.0; 2]));
     }
+}
+
+#[test]
+fn grouped_products_refuse_shapes_that_disagree() {
+    let matrix = GroupedMatrix::random(20, 70, grouped::Layout::Q4, &mut Rng::new(1));
+    let codes = Codes::new(2, 70);
+    let good = codes.view();
+    for kernels in Kernels::available() {
+        let product = |x: grouped::Activations<'_>, out: &mut [f32]| kernels.grouped_matmul(matrix.view(), x, out);
+        product(good, &mut [0.0; 40]);
+        let view = |x| grouped::Activations { stride: 64, ..x };
+        refuses("stride of codes for 70 columns", || product(view(good), &mut [0.0; 40]));
+        let few = grouped::Activations { codes: &good.codes[1..], ..good };
+        refuses("codes of 2 tokens", || product(few, &mut [0.0; 40]));
+        refuses("scales of 1 tokens", || {
+            let codes = &good.codes[128..];
+            product(grouped::Activations { codes, scales: &good.scales[1..], ..good }, &mut [0.0; 40])
+        });
+        refuses("sums of 2 tokens", || product(grouped::Activations { sums: &[0], ..good }, &mut [0.0; 40]));
+        refuses("out [20, 2]", || product(good, &mut [0.0; 39]));
+        refuses("3 codes for 4 activations", || kernels.quantise_groups(&[0.0; 4], &mut [0; 3], &mut [], &mut []));
+        refuses("no multiple of 64", || kernels.quantise_groups(&[0.0; 4], &mut [0; 32], &mut [0.0], &mut [0]));
+        refuses("scales and sums of 2", || kernels.quantise_groups(&[0.0; 4], &mut [0; 64], &mut [0.0], &mut [0]));
+        let head = DenseHead { weights: &[1.0f32; 12], cols: 3 };
+        let screen = Screen::of_dense(head, grouped::Layout::Q4).expect("finite weights");
+        let mut scratch = Scratch::new(4, 3);
+        let mut best = |head: DenseHead<'_, f32>, x: &[f32], tokens: &mut [u32], logits: &mut [f32]| {
+            kernels.screened_top_k(&head, &screen, x, &mut scratch, tokens, logits)
+        };
+        assert_eq!(best(head, &[1.0; 3], &mut [], &mut []).rows, 0);
+        assert_eq!(best(head, &[1.0; 3], &mut [0; 4], &mut [0.0; 4]).rows, 4);
+        refuses("x [3]", || best(head, &[1.0; 2], &mut [0], &mut [0.0]));
+        refuses("top 5 of 4", || best(head, &[1.0; 3], &mut [0; 5], &mut [0.0; 5]));
+        refuses("logits of 1 tokens", || best(head, &[1.0; 3], &mut [0], &mut [0.0; 2]));
+        let other = DenseHead { weights: &[1.0f32; 9], cols: 3 };
+        refuses("screen of a 3×3 head", || best(other, &[1.0; 3], &mut [0], &mut [0.0]));
+    }
+    refuses("starts inside a tile", || matrix.row_range(8..16).rows());
+    refuses("ends inside a tile", || matrix.row_range(16..19).rows());
+    assert_eq!(matrix.row_range(16..20).rows(), 4);
 }
 
 #[test]

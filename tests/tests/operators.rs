@@ -55,7 +55,7 @@ fn codes_sums_and_outputs_of_every_linear_class_are_the_golden_ones_on_every_isa
             let sums: Vec<i32> = quantised.iter().map(|token| token.sum).collect();
             let product = |scales: &[f32]| {
                 let mut out = vec![f32::NAN; rows * tokens];
-                let x = Activations { codes: &codes, stride, sums: &sums, scales };
+                let x = Activations { codes: &codes, stride, sums: &sums, scales, tables: &[] };
                 kernels.ternary_matmul(weights.view(), x, &mut out);
                 // [R, T] to [T, R].
                 (0..tokens * rows).map(|i| out[i % rows * tokens + i / rows]).collect::<Vec<f32>>()

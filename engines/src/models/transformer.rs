@@ -108,7 +108,12 @@ impl Blocks {
         let blocks = |linears: &[Linear], together: usize| {
             let rows: Vec<usize> = linears.iter().map(Linear::rows).collect();
             let row_bytes = together * linears[0].bytes() / linears[0].rows();
-            plan::blocks(&rows, threads, if many { CACHED_BYTES / row_bytes.max(1) } else { usize::MAX })
+            plan::blocks(
+                &rows,
+                linears[0].tile_rows(),
+                threads,
+                if many { CACHED_BYTES / row_bytes.max(1) } else { usize::MAX },
+            )
         };
         Blocks {
             qkv: blocks(layer.qkv.linears(), 1),

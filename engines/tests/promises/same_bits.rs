@@ -2,6 +2,7 @@
 
 use crate::tiny::{Form, Recipe, Tiny, VOCAB, on, settings, tokens};
 use engines::{CacheFormat, Model, Segment, Settings, Spec, State, Token, Want, load};
+use kernels::ternary::Layout;
 use kernels::{Isa, Rng};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -48,6 +49,25 @@ fn every_isa_and_thread_count_gives_the_same_bits() {
                 for threads in [1, 2, 3] {
                     let found = whole(&*model.with(&on(isa, threads)), &tokens);
                     assert!(found == expected, "{recipe:?}, {count} tokens, {isa}, {threads} threads");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn every_layout_of_ternary_weights_gives_the_same_bits() {
+    let fresh = settings();
+    let expected = synthetic(&fresh);
+    for layout in Layout::ALL {
+        for isa in Isa::available() {
+            for threads in [1, 2] {
+                let model = synthetic(&Settings { layout, ..on(isa, threads) });
+                assert!(model.facts().weights.contains(layout.name()));
+                for count in [1, 2, 4, 5, 50, 130] {
+                    let tokens = tokens(count, 640, 7);
+                    let found = whole(&*model, &tokens);
+                    assert!(found == whole(&*expected, &tokens), "{layout}, {count} tokens, {isa}, {threads} threads");
                 }
             }
         }

@@ -2,6 +2,7 @@
 
 use engines::{CacheFormat, Cpu, Model, Result, Settings, load_from_memory};
 use half::{bf16, f16};
+use kernels::ternary::Layout;
 use kernels::{Isa, Rng};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
@@ -197,7 +198,7 @@ pub(crate) fn settings() -> Settings {
 }
 
 pub(crate) fn on(isa: Isa, threads: usize) -> Settings {
-    Settings { cpu: Cpu::new(isa, threads).unwrap(), cache: CacheFormat::F32 }
+    Settings { cpu: Cpu::new(isa, threads).unwrap(), cache: CacheFormat::F32, layout: Layout::I2 }
 }
 
 /// Tokens from a seed.

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use clap::ValueEnum;
-use engines::{CacheFormat, Facts, Model, State};
+use engines::{CacheFormat, Facts, Loaded, Model, State};
 use kernels::Isa;
+use kernels::ternary::Layout;
 use serde::Serialize;
 
 use crate::cli::UserError;
@@ -18,7 +19,7 @@ use crate::{model, output, progress, speed, stats, table};
 #[derive(clap::Args)]
 #[command(after_help = "\
 Tests are pp P (read a prompt of P tokens) and tg N (generate N tokens one by one), each after D tokens of context. \
-All combinations of threads, ISA levels and tests are interleaved: each repetition runs every one of them once, in turn \
+All combinations of layouts, threads, ISA levels and tests are interleaved: each repetition runs every one of them once, in turn \
 forwards and backwards, after a first run that does not count. So a machine that slows down for a while does not favour \
 one of them. Mean and standard deviation are llama-bench's; the median comes with the interval that covers the true \
 median with 95 % probability (from 6 repetitions on; below, it is the range of what was seen).
@@ -26,6 +27,7 @@ median with 95 % probability (from 6 repetitions on; below, it is the range of w
 Examples:
   harness bench --model synthetic:bitnet-2b-4t -p 512 -n 128 -t 1,2
   harness bench --model bitnet-5m -p 128,512 -n 64 -d 0,1024 --isa scalar,avx2,avx512 -r 10 -o json
+  harness bench --model synthetic:bitnet-2b-4t --layout i2,t5 -p 0 -n 32
   harness bench --model bitnet-5m -n 256 -p 0 --profile decode.svg")]
 pub struct Args {
     /// A name in models/, a folder, a file, or synthetic:SHAPE or synthetic:SHAPE:SEED
@@ -49,6 +51,9 @@ pub struct Args {
     /// How the key/value cache is kept: f32 or bf16
     #[arg(long, value_name = "FORMAT", default_value = "f32", value_parser = cache)]
     cache: CacheFormat,
+    /// How ternary weights are packed; the model is loaded once for each
+    #[arg(long, value_name = "LAYOUT,...", value_delimiter = ',', default_value = "i2")]
+    layout: Vec<Layout>,
     /// Repetitions of every test
     #[arg(long, short = 'r', value_name = "N", default_value = "5", value_parser = at_least_one)]
     repetitions: usize,
@@ -144,22 +149,25 @@ pub fn run(args: Args) -> Result<()> {
         if args.isa.is_empty() { vec![None] } else { args.isa.iter().copied().map(Some).collect() };
     let counts = if args.threads.is_empty() { vec![default_threads()] } else { args.threads.clone() };
     let widest = counts.iter().copied().max();
-    let loaded = model::load(&args.model, &settings(isas.iter().copied().max().flatten(), widest, args.cache)?)?;
-    let facts = loaded.model.facts();
-    let tests = tests(&args, &facts)?;
+    let best = isas.iter().copied().max().flatten();
+    let load = |layout: &Layout| model::load(&args.model, &settings(best, widest, args.cache, *layout)?);
+    let loaded: Vec<Loaded> = args.layout.iter().map(load).collect::<Result<_>>()?;
+    let first = &*loaded[0].model;
+    let tests = tests(&args, &first.facts())?;
 
-    // Bits do not depend on ISA or threads, so one state serves every configuration.
-    let states: Vec<State> =
-        args.depth.iter().map(|depth| speed::at_depth(&*loaded.model, *depth)).collect::<Result<_>>()?;
+    // Bits do not depend on layout, ISA or threads, so one state serves every configuration.
+    let states: Vec<State> = args.depth.iter().map(|depth| speed::at_depth(first, *depth)).collect::<Result<_>>()?;
     let mut cases = Vec::new();
-    for isa in &isas {
-        for threads in &counts {
-            let settings = settings(*isa, Some(*threads), args.cache)?;
-            let model = loaded.model.with(&settings);
-            for (at, depth) in args.depth.iter().copied().enumerate() {
-                for test in tests.iter().copied() {
-                    let isa = settings.cpu.kernels().isa();
-                    cases.push(Case { model: model.clone(), isa, threads: *threads, at, depth, test });
+    for (loaded, layout) in loaded.iter().zip(&args.layout) {
+        for isa in &isas {
+            for threads in &counts {
+                let settings = settings(*isa, Some(*threads), args.cache, *layout)?;
+                let model = loaded.model.with(&settings);
+                for (at, depth) in args.depth.iter().copied().enumerate() {
+                    for test in tests.iter().copied() {
+                        let isa = settings.cpu.kernels().isa();
+                        cases.push(Case { model: model.clone(), isa, threads: *threads, at, depth, test });
+                    }
                 }
             }
         }
@@ -172,7 +180,7 @@ pub fn run(args: Args) -> Result<()> {
     let rows: Vec<Row> = cases
         .iter()
         .zip(samples)
-        .map(|(case, samples)| row(&loaded.name, &facts, args.cache, case, samples))
+        .map(|(case, samples)| row(&loaded[0].name, args.cache, case, samples))
         .collect::<Result<_>>()?;
     match if args.json { Format::Json } else { args.output } {
         Format::Json => output::json(&rows),
@@ -221,7 +229,8 @@ fn interleave(cases: &[Case], states: &[State], repetitions: usize) -> Result<Ve
     Ok(samples)
 }
 
-fn row(name: &str, facts: &Facts, cache: CacheFormat, case: &Case, samples: Vec<f64>) -> Result<Row> {
+fn row(name: &str, cache: CacheFormat, case: &Case, samples: Vec<f64>) -> Result<Row> {
+    let facts = case.model.facts();
     let n = samples.len() as f64;
     let mean = samples.iter().sum::<f64>() / n;
     let squares: f64 = samples.iter().map(|x| (x - mean).powi(2)).sum();
@@ -251,11 +260,13 @@ fn mib(bytes: u64) -> String {
 }
 
 fn markdown(rows: &[Row]) -> String {
-    let header = ["model", "size", "params", "isa", "threads", "cache", "test", "t/s", "median [95 % interval]"];
+    let header =
+        ["model", "weights", "size", "params", "isa", "threads", "cache", "test", "t/s", "median [95 % interval]"];
     let cells = |row: &Row| {
         let Timed { median, low, high, .. } = row.tokens_per_s;
         [
             row.model.clone(),
+            row.weights.clone(),
             mib(row.model_bytes),
             format!("{:.2} M", row.parameters as f64 / 1e6),
             row.isa.clone(),

@@ -4,6 +4,7 @@ use anyhow::Result;
 use engines::{ARCHITECTURES, SHAPES};
 use kernels::Isa;
 use kernels::probe::{OPS, Tolerance};
+use kernels::ternary::Layout;
 use serde::Serialize;
 
 use super::experiment::files;
@@ -27,6 +28,7 @@ struct Everything {
     architectures: Vec<ArchitectureLine>,
     texts: Vec<TextLine>,
     ops: Vec<OpLine>,
+    layouts: Vec<LayoutLine>,
     isas: Vec<IsaLine>,
 }
 
@@ -78,6 +80,12 @@ struct OpLine {
     own: Vec<&'static str>,
     /// How far variants may differ; absent where they give the same bits.
     tolerance: Option<f32>,
+}
+
+#[derive(Serialize)]
+struct LayoutLine {
+    name: &'static str,
+    bits_per_weight: f64,
 }
 
 #[derive(Serialize)]
@@ -151,6 +159,7 @@ fn everything() -> Result<Everything> {
                 },
             })
             .collect(),
+        layouts: Layout::ALL.map(|layout| LayoutLine { name: layout.name(), bits_per_weight: layout.bits() }).into(),
         isas: Isa::ALL.map(|isa| IsaLine { name: isa.name(), available: isa.is_available() }).into(),
     })
 }
@@ -191,6 +200,10 @@ fn text(all: &Everything) -> String {
                 let results = op.tolerance.map_or("same bits".to_string(), |most| format!("within {most}"));
                 [op.name.to_string(), op.own.join(" "), results]
             }),
+        ),
+        table::plain(
+            ["ternary layout", "bits a weight"],
+            all.layouts.iter().map(|l| [l.name.to_string(), format::number(l.bits_per_weight, 3)]),
         ),
         table::plain(["ISA", "on this CPU"], all.isas.iter().map(|isa| [isa.name.to_string(), yes(isa.available)])),
     ];

@@ -1,53 +1,81 @@
 //! A packed ternary matrix and its layouts.
 
+use super::format::Format;
+use super::{i2, t5, tl2, tmac};
 use crate::{Line, Lines, Rng};
+use std::fmt;
 use std::ops::Range;
+use std::str::FromStr;
 
-/// Rows that a tile holds side by side: one 32-bit lane of a 512-bit register each.
-pub const TILE_ROWS: usize = 16;
-
-/// How the weights are packed.
+/// How the weights are packed. The drawing is in the layout's module.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Layout {
-    /// 2.0 bits a weight. Tiles of 16 rows; a tile is a run of cache lines, one for each group of 16 columns:
-    ///
-    /// ```text
-    /// line g of a tile, byte 4 r + j  (r = 0..16 row of the tile, j = 0..4)
-    ///
-    ///   bits 7 6 | 5 4 | 3 2 | 1 0          code = weight + 1, so 0, 1 or 2 (3 is never written; it would mean 2)
-    ///   column    16 g + 12 + j
-    ///                   16 g + 8 + j
-    ///                         16 g + 4 + j
-    ///                               16 g + j
-    /// ```
-    ///
-    /// So plane p of a line (bits 2p, 2p + 1) holds columns 16 g + 4 p .. + 4 of sixteen rows, in just the order that one
-    /// `vpdpbusd` wants: four columns to a 32-bit lane, a row a lane, and no horizontal sum at the end. Rows beyond the
-    /// last and columns beyond the last hold code 1 (weight 0).
+    /// Two bits a weight, multiplied as they are: [`crate::ternary::i2`].
     I2,
+    /// Five trits a byte, 1.6 bits a weight: [`crate::ternary::t5`].
+    T5,
+    /// Two bits a weight, as two planes whose nibbles index tables: [`crate::ternary::tmac`].
+    Tmac,
+    /// 1.67 bits a weight, three as an index of tables and a sign: [`crate::ternary::tl2`].
+    Tl2,
 }
 
 impl Layout {
-    /// Bits that one weight takes.
-    pub fn bits(self) -> f64 {
+    /// Every layout.
+    pub const ALL: [Layout; 4] = [Layout::I2, Layout::T5, Layout::Tmac, Layout::Tl2];
+
+    pub(crate) const fn format(self) -> &'static Format {
         match self {
-            Layout::I2 => 2.0,
+            Layout::I2 => &i2::FORMAT,
+            Layout::T5 => &t5::FORMAT,
+            Layout::Tmac => &tmac::FORMAT,
+            Layout::Tl2 => &tl2::FORMAT,
         }
+    }
+
+    /// Its name: `i2`.
+    pub const fn name(self) -> &'static str {
+        self.format().name
+    }
+
+    /// Bits that one weight takes, padding aside.
+    pub fn bits(self) -> f64 {
+        self.format().bits()
+    }
+
+    /// Rows to a tile: runs of rows start and end at multiples of it ([`TernaryMatrix::row_range`]).
+    pub const fn tile_rows(self) -> usize {
+        self.format().tile_rows
     }
 }
 
-/// A matrix of ternary weights, `R × C`, packed. The same bytes on every machine.
-#[derive(Clone, Debug)]
+impl fmt::Display for Layout {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl FromStr for Layout {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Layout, String> {
+        Layout::ALL.into_iter().find(|layout| layout.name() == text).ok_or_else(|| {
+            let names = Layout::ALL.map(Layout::name).join(", ");
+            format!("no ternary layout is called '{text}': expected one of {names}")
+        })
+    }
+}
+
+/// A matrix of ternary weights, `R × C`, packed. The same bytes on every machine. Rows and columns beyond the last ones of
+/// a layout's tiles and groups hold weight 0.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TernaryMatrix {
     rows: usize,
     cols: usize,
     layout: Layout,
     lines: Lines,
 }
-
-/// Columns to a line of [`Layout::I2`].
-const I2_COLS: usize = 16;
 
 impl TernaryMatrix {
     /// Packs `weights` `[rows, cols]`, each -1, 0 or 1.
@@ -64,75 +92,92 @@ impl TernaryMatrix {
     /// # Panics
     /// If a weight is outside -1..=1.
     pub fn from_fn(rows: usize, cols: usize, layout: Layout, weight: impl Fn(usize, usize) -> i8) -> TernaryMatrix {
-        let mut matrix = TernaryMatrix::zeros(rows, cols, layout);
-        let groups = matrix.groups();
-        for r in 0..rows {
-            for c in 0..cols {
-                let w = weight(r, c);
-                assert!((-1..=1).contains(&w), "weight {w} at row {r}, column {c} is not ternary");
-                let line = (r / TILE_ROWS) * groups + c / I2_COLS;
-                let byte = &mut matrix.lines[line].0[r % TILE_ROWS * 4 + c % 4];
-                let shift = c % I2_COLS / 4 * 2;
-                *byte = *byte & !(3 << shift) | ((w + 1) as u8) << shift;
+        TernaryMatrix::from_tiles(rows, cols, layout, |tile, out| {
+            for (r, row) in tile.zip(out.chunks_exact_mut(cols.max(1))) {
+                for (c, out) in row.iter_mut().enumerate() {
+                    *out = weight(r, c);
+                    assert!((-1..=1).contains(out), "weight {out} at row {r}, column {c} is not ternary");
+                }
+            }
+        })
+    }
+
+    /// Packs tile by tile: `fill` writes the rows that it is told, `[rows, cols]`.
+    fn from_tiles(
+        rows: usize,
+        cols: usize,
+        layout: Layout,
+        mut fill: impl FnMut(Range<usize>, &mut [i8]),
+    ) -> TernaryMatrix {
+        let format = layout.format();
+        let mut lines = Lines::zeroed(rows.div_ceil(format.tile_rows) * format.tile_lines(cols));
+        // `fill` may leave what it finds: zeros.
+        let mut tile = vec![0; format.tile_rows.min(rows) * cols];
+        let mut block = vec![0; format.block()];
+        for (start, lines) in
+            (0..rows).step_by(format.tile_rows).zip(lines.chunks_exact_mut(format.tile_lines(cols).max(1)))
+        {
+            let rows = start..(start + format.tile_rows).min(rows);
+            let tile = &mut tile[..rows.len() * cols];
+            fill(rows, tile);
+            let (header, lines) = lines.split_at_mut(format.header_lines());
+            for (g, lines) in lines.chunks_exact_mut(format.group_lines).enumerate() {
+                let columns = g * format.group_columns..((g + 1) * format.group_columns).min(cols);
+                block.fill(0);
+                for (row, out) in tile.chunks_exact(cols).zip(block.chunks_exact_mut(format.group_columns)) {
+                    out[..columns.len()].copy_from_slice(&row[columns.clone()]);
+                }
+                (format.pack)(&block, lines);
+            }
+            if let Some(form) = &format.header {
+                (form.fill)(lines, header);
             }
         }
-        matrix
+        TernaryMatrix { rows, cols, layout, lines }
     }
 
     /// The zero matrix.
     pub fn zeros(rows: usize, cols: usize, layout: Layout) -> TernaryMatrix {
-        let count = rows.div_ceil(TILE_ROWS) * cols.div_ceil(I2_COLS);
-        let mut lines = Lines::zeroed(count);
-        lines.bytes_mut().fill(0b01_01_01_01);
-        TernaryMatrix { rows, cols, layout, lines }
+        TernaryMatrix::from_tiles(rows, cols, layout, |_, _| {})
     }
 
-    /// Random weights with P(-1) = P(1) = 5/16 and P(0) = 6/16, near the share of zeros in published BitNet models,
-    /// drawn straight into the packed form.
+    /// Random weights with P(-1) = P(1) = 5/16 and P(0) = 6/16, near the share of zeros in published BitNet models: a
+    /// function of shape and seed, whatever the layout.
     pub fn random(rows: usize, cols: usize, layout: Layout, rng: &mut Rng) -> TernaryMatrix {
-        let mut matrix = TernaryMatrix::zeros(rows, cols, layout);
-        let groups = matrix.groups();
-        // A byte of four codes for each 16-bit draw would cost a table of 64 KiB; two weights for each byte drawn
-        // need 256 entries.
-        let pair: [u8; 256] = std::array::from_fn(|byte| {
-            let code = |nibble: usize| {
-                if nibble < 5 {
-                    0
-                } else if nibble < 11 {
-                    1u8
-                } else {
-                    2
-                }
-            };
-            code(byte & 15) | code(byte >> 4) << 2
-        });
-        for line in matrix.lines.iter_mut() {
-            for chunk in line.0.chunks_exact_mut(4) {
-                let draws = rng.next_u64().to_le_bytes();
-                for (byte, draw) in chunk.iter_mut().zip(draws.chunks_exact(2)) {
-                    *byte = pair[usize::from(draw[0])] | pair[usize::from(draw[1])] << 4;
-                }
-            }
-        }
-        // Padding keeps weight 0.
-        let padding = |r: usize, c: usize| r >= rows || c >= cols;
-        for tile in 0..rows.div_ceil(TILE_ROWS) {
-            for group in 0..groups {
-                if (tile + 1) * TILE_ROWS <= rows && (group + 1) * I2_COLS <= cols {
-                    continue;
-                }
-                let line = &mut matrix.lines[tile * groups + group].0;
-                for r in 0..TILE_ROWS {
-                    for c in 0..I2_COLS {
-                        if padding(tile * TILE_ROWS + r, group * I2_COLS + c) {
-                            let (byte, shift) = (&mut line[r * 4 + c % 4], c / 4 * 2);
-                            *byte = *byte & !(3 << shift) | 1 << shift;
-                        }
-                    }
+        let lines = i2::random(rows, cols, rng);
+        let matrix = TernaryMatrix { rows, cols, layout: Layout::I2, lines };
+        if layout == Layout::I2 { matrix } else { matrix.to_layout(layout) }
+    }
+
+    /// The same weights in another layout.
+    pub fn to_layout(&self, layout: Layout) -> TernaryMatrix {
+        TernaryMatrix::from_tiles(self.rows, self.cols, layout, |rows, out| self.unpack(rows, out))
+    }
+
+    /// Writes some rows to `out` `[rows, cols]`.
+    fn unpack(&self, rows: Range<usize>, out: &mut [i8]) {
+        let format = self.layout.format();
+        let mut block = vec![0; format.block()];
+        let tiles = rows.start / format.tile_rows..rows.end.div_ceil(format.tile_rows);
+        for tile in tiles {
+            let first = tile * format.tile_rows;
+            let within = rows.start.max(first)..rows.end.min(first + format.tile_rows);
+            for (g, group) in self.tile(tile).chunks_exact(format.group_lines).enumerate() {
+                (format.unpack)(group, &mut block);
+                let columns = g * format.group_columns..((g + 1) * format.group_columns).min(self.cols);
+                for r in within.clone() {
+                    let from = &block[(r - first) * format.group_columns..][..columns.len()];
+                    out[(r - rows.start) * self.cols..][columns.clone()].copy_from_slice(from);
                 }
             }
         }
-        matrix
+    }
+
+    /// The groups of a tile.
+    fn tile(&self, tile: usize) -> &[Line] {
+        let format = self.layout.format();
+        let length = format.tile_lines(self.cols);
+        &self.lines[tile * length..][format.header_lines()..length]
     }
 
     /// Rows, R.
@@ -155,20 +200,17 @@ impl TernaryMatrix {
         self.lines.bytes().len()
     }
 
-    /// Lines to a tile.
-    fn groups(&self) -> usize {
-        self.cols.div_ceil(I2_COLS)
-    }
-
     /// Element (r, c): -1, 0 or 1. Slow: for tests and references.
     ///
     /// # Panics
     /// Outside the matrix.
     pub fn get(&self, r: usize, c: usize) -> i8 {
         assert!(r < self.rows && c < self.cols, "({r}, {c}) in a {}×{} matrix", self.rows, self.cols);
-        let line = &self.lines[(r / TILE_ROWS) * self.groups() + c / I2_COLS].0;
-        let code = line[r % TILE_ROWS * 4 + c % 4] >> (c % I2_COLS / 4 * 2) & 3;
-        code as i8 - 1
+        let format = self.layout.format();
+        let group = &self.tile(r / format.tile_rows)[c / format.group_columns * format.group_lines..];
+        let mut block = vec![0; format.block()];
+        (format.unpack)(&group[..format.group_lines], &mut block);
+        block[r % format.tile_rows * format.group_columns + c % format.group_columns]
     }
 
     /// All rows.
@@ -176,40 +218,48 @@ impl TernaryMatrix {
         self.row_range(0..self.rows)
     }
 
-    /// Some rows, for one thread: starts at a multiple of [`TILE_ROWS`]; ends at one too or at the last row.
+    /// Some rows, for one thread: starts at a multiple of [`Layout::tile_rows`]; ends at one too or at the last row.
     ///
     /// # Panics
     /// If the range does not lie so.
     pub fn row_range(&self, rows: Range<usize>) -> TernaryRows<'_> {
+        let format = self.layout.format();
+        let tile = format.tile_rows;
         assert!(rows.start <= rows.end && rows.end <= self.rows, "rows {rows:?} of {}", self.rows);
-        assert!(rows.start.is_multiple_of(TILE_ROWS), "row range starts inside a tile: {rows:?}");
-        assert!(rows.end.is_multiple_of(TILE_ROWS) || rows.end == self.rows, "row range ends inside a tile: {rows:?}");
-        let groups = self.groups();
-        let lines = &self.lines[rows.start / TILE_ROWS * groups..rows.end.div_ceil(TILE_ROWS) * groups];
-        TernaryRows { rows: rows.len(), cols: self.cols, groups, layout: self.layout, lines }
+        assert!(rows.start.is_multiple_of(tile), "row range starts inside a tile: {rows:?}");
+        assert!(rows.end.is_multiple_of(tile) || rows.end == self.rows, "row range ends inside a tile: {rows:?}");
+        let length = format.tile_lines(self.cols);
+        let lines = &self.lines[rows.start / tile * length..rows.end.div_ceil(tile) * length];
+        let groups = self.cols.div_ceil(format.group_columns);
+        TernaryRows {
+            cols: self.cols,
+            layout: self.layout,
+            weights: super::Weights { rows: rows.len(), groups, lines },
+        }
     }
 }
 
 /// A run of rows of a [`TernaryMatrix`].
 #[derive(Clone, Copy, Debug)]
 pub struct TernaryRows<'a> {
-    pub(crate) rows: usize,
-    pub(crate) cols: usize,
-    /// Lines to a tile.
-    pub(crate) groups: usize,
-    pub(crate) layout: Layout,
-    /// `[tiles, groups]`.
-    pub(crate) lines: &'a [Line],
+    pub(super) cols: usize,
+    pub(super) layout: Layout,
+    pub(super) weights: super::Weights<'a>,
 }
 
 impl TernaryRows<'_> {
     /// Rows in the run.
     pub fn rows(&self) -> usize {
-        self.rows
+        self.weights.rows
     }
 
     /// Columns, C.
     pub fn cols(&self) -> usize {
         self.cols
+    }
+
+    /// The layout.
+    pub fn layout(&self) -> Layout {
+        self.layout
     }
 }

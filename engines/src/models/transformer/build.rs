@@ -8,6 +8,7 @@ use crate::team::lock;
 use crate::weights::dense::Dense;
 use crate::weights::{Source, TernaryForm};
 use crate::{Cpu, Error, Result, Settings};
+use kernels::ternary::Layout;
 use std::sync::{Arc, Mutex};
 
 /// The linear layers of a block, in the order of their fans.
@@ -69,7 +70,7 @@ pub(crate) fn build(
 
     let mut linears = Vec::with_capacity(jobs.len());
     for batch in jobs.chunks((4 * settings.cpu.threads()).max(MODULES.len())) {
-        linears.extend(in_parallel(&settings.cpu, batch.len(), |i| linear(source, &batch[i]))?);
+        linears.extend(in_parallel(&settings.cpu, batch.len(), |i| linear(source, &batch[i], settings.layout))?);
         done.add(batch.iter().map(|job| (job.rows * job.cols) as u64).sum());
     }
     let mut linears = linears.into_iter();
@@ -179,7 +180,7 @@ fn not_finite(source: &dyn Source, name: &str, (row, column, value): (usize, usi
 }
 
 /// One linear layer.
-fn linear(source: &dyn Source, job: &Job<'_>) -> Result<Linear> {
+fn linear(source: &dyn Source, job: &Job<'_>, layout: Layout) -> Result<Linear> {
     let Job { rows, cols, .. } = *job;
     let name = format!("{}.weight", job.name);
     let bias = job.bias.then(|| source.vector(&format!("{}.bias", job.name), rows)).transpose()?;
@@ -191,6 +192,7 @@ fn linear(source: &dyn Source, job: &Job<'_>) -> Result<Linear> {
         return Ok(Linear { weights: linear::Weights::Dense(dense), bias, pre_norm: None });
     };
     let (matrix, factor) = source.ternary(&name, rows, cols, quantisation.form)?;
+    let matrix = if matrix.layout() == layout { matrix } else { matrix.to_layout(layout) };
     // This form multiplies what comes after the bias.
     let bias = match quantisation.form {
         TernaryForm::Multiplied => bias.map(|b| b.iter().map(|b| (f64::from(*b) * factor) as f32).collect()),

@@ -102,11 +102,11 @@ impl Weights {
 
     /// For example "ternary i2, bf16 head".
     fn description(&self) -> String {
-        let mut kinds: Vec<&str> = Vec::new();
+        let mut kinds: Vec<String> = Vec::new();
         for linear in self.linears() {
             let kind = match &linear.weights {
-                linear::Weights::Dense(dense) => dense.format().name(),
-                linear::Weights::Ternary { .. } => "ternary i2",
+                linear::Weights::Dense(dense) => dense.format().name().to_string(),
+                linear::Weights::Ternary { matrix, .. } => format!("ternary {}", matrix.layout()),
             };
             if !kinds.contains(&kind) {
                 kinds.push(kind);

@@ -83,7 +83,7 @@ impl Walk<'_, '_> {
         };
         for index in layers.clone() {
             let layer = &self.weights.layers[index];
-            self.tokens(worker, layer.qkv.inputs(), |slot, rows, buffers| {
+            self.tokens(worker, Some(&layer.qkv), |slot, rows, buffers| {
                 self.begin(index, index == layers.start, slot, rows, buffers);
             })?;
             self.product(worker, &layer.qkv, &self.blocks.qkv, &self.scratch.qkv)?;
@@ -91,46 +91,62 @@ impl Walk<'_, '_> {
                 self.attend(index, i, &mut worker.buffers);
                 Ok(())
             })?;
-            self.tokens(worker, layer.output.inputs(), |slot, rows, buffers| {
+            self.tokens(worker, Some(&layer.output), |slot, rows, buffers| {
                 self.gather_heads(slot, buffers);
                 self.inputs(&layer.output, layer.attention_sub_norm.as_deref(), rows, buffers);
             })?;
             self.product(worker, &layer.output, &self.blocks.output, &self.scratch.output)?;
-            self.tokens(worker, layer.gate_up.inputs(), |slot, rows, buffers| {
+            self.tokens(worker, Some(&layer.gate_up), |slot, rows, buffers| {
                 self.add(&self.scratch.output, slot, rows, buffers);
                 self.inputs_of_residual(&layer.gate_up, &layer.ffn_norm, rows, buffers);
             })?;
             self.gated(worker, layer)?;
-            self.tokens(worker, layer.down.inputs(), |slot, rows, buffers| {
+            self.tokens(worker, Some(&layer.down), |slot, rows, buffers| {
                 self.vectors(&self.scratch.gated, self.weights.config.inner, slot, buffers);
                 self.inputs(&layer.down, layer.ffn_sub_norm.as_deref(), rows, buffers);
             })?;
             self.product(worker, &layer.down, &self.blocks.down, &self.scratch.down)?;
         }
-        self.tokens(worker, 1, |slot, rows, buffers| self.end(layers.end, slot, rows, buffers))?;
+        self.tokens(worker, None, |slot, rows, buffers| self.end(layers.end, slot, rows, buffers))?;
         self.head(worker, logits)
     }
 
     /// Does `work` once for each slot, or for all tokens on every member; then the products' inputs are where this member
-    /// finds them.
-    fn tokens(&self, worker: &mut Worker, inputs: usize, work: impl Fn(&Slot, &mut Rows, &mut Buffers)) -> Result<()> {
+    /// finds them. `next` are the layers that read the inputs; the head reads them as they are.
+    fn tokens(
+        &self,
+        worker: &mut Worker,
+        next: Option<&Fan>,
+        work: impl Fn(&Slot, &mut Rows, &mut Buffers),
+    ) -> Result<()> {
+        let finish = |rows: &mut Rows| {
+            if let Some(fan) = next {
+                fan.finish(self.kernels, &mut rows.inputs);
+            }
+        };
         let Worker { rows, buffers } = worker;
         let Scratch { sharing, slots, shared, .. } = self.scratch;
         if *sharing == Sharing::Private {
             work(&slots[0], rows, buffers);
+            finish(rows);
             return Ok(());
         }
         self.member.phase(slots.len(), |i| {
-            work(&slots[i], &mut write(&shared[i]), buffers);
+            let mut shared = write(&shared[i]);
+            work(&slots[i], &mut shared, buffers);
+            if *sharing == Sharing::InPlace {
+                finish(&mut shared);
+            }
             Ok(())
         })?;
         if *sharing == Sharing::Gathered {
-            for (k, input) in rows.inputs[..inputs].iter_mut().enumerate() {
+            for (k, input) in rows.inputs[..next.map_or(1, Fan::inputs)].iter_mut().enumerate() {
                 input.clear();
                 for slot in shared {
                     input.append(&read(slot).inputs[k]);
                 }
             }
+            finish(rows);
         }
         Ok(())
     }

@@ -5,11 +5,10 @@
 //! One token walks eight tiles far apart, four of them at a time for one run, since sixteen registers hold no more; each
 //! of the eight streams is prefetched. More tokens share an unpacked line.
 
-use super::{Activations, Weights};
+use super::{Activations, TILE_ROWS, Weights};
 use crate::Line;
 use crate::blocking::{Product, cached_runs, walk};
 use crate::streams::prefetch;
-use crate::ternary::TILE_ROWS;
 use std::arch::x86_64::*;
 use std::array;
 use std::ops::Range;

@@ -8,10 +8,9 @@
 //! More tokens: arithmetic decides. A line is unpacked once for up to twelve tokens, and two tiles share a broadcast (24
 //! accumulators); for fewer tokens more tiles do. Tokens are taken in runs whose codes stay in the second-level cache.
 
-use super::{Activations, Weights};
+use super::{Activations, TILE_ROWS, Weights};
 use crate::blocking::{Product, cached_runs, walk};
 use crate::streams::{leftovers, prefetch, rounds};
-use crate::ternary::TILE_ROWS;
 use crate::transpose::avx512::{first, square16};
 use std::arch::x86_64::*;
 use std::array;

@@ -3,6 +3,21 @@
 //! **Computes** `out[r, t] = (sum over c of w[r, c] * q[t, c]) * scale[t]`: the sum in integers, then one conversion to
 //! `f32` and one multiplication.
 //!
+//! **Layout** two bits a weight. Tiles of 16 rows; a tile is a run of cache lines, one for each group of 16 columns:
+//!
+//! ```text
+//! line g of a tile, byte 4 r + j  (r = 0..16 row of the tile, j = 0..4)
+//!
+//!   bits 7 6 | 5 4 | 3 2 | 1 0          code = weight + 1, so 0, 1 or 2 (3 is never written; it would mean 2)
+//!   column    16 g + 12 + j
+//!                   16 g + 8 + j
+//!                         16 g + 4 + j
+//!                               16 g + j
+//! ```
+//!
+//! So plane p of a line (bits 2p, 2p + 1) holds columns 16 g + 4 p .. + 4 of sixteen rows, in just the order that one
+//! `vpdpbusd` wants: four columns to a 32-bit lane, a row a lane, and no horizontal sum at the end.
+//!
 //! **Shapes** weights `R × C` in [`Layout::I2`]; codes `[T, stride]`; sums and scales `[T]`; out `[R, T]`.
 //!
 //! **Numbers** Weights are stored as codes w + 1 in 0..=2, so a variant forms sum((w + 1) q) and subtracts sum(q). Code 3
@@ -28,9 +43,10 @@
 //! **Not done** the 1.6-bit and table-lookup layouts; a packed copy of the activations (loads are not what holds blocks
 //! back); one pass over the weights for prompts whose codes exceed half a mebibyte.
 
-use super::{Activations, Layout, TernaryMatrix, TernaryRows};
-use crate::probe::{Op, Shape, Work};
-use crate::{Kernels, Line, Rng};
+use super::format::Format;
+use super::product::Packed;
+use super::{Activations, Layout, Weights};
+use crate::{Kernels, Line, Lines, Rng};
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx2;
@@ -38,137 +54,96 @@ pub(crate) mod avx2;
 pub(crate) mod avx512;
 pub(crate) mod scalar;
 
-/// `lines` `[tiles, groups]`; `rows` of the run (the last tile may be part empty); codes, sums and scales as in
-/// [`Activations`]; out `[rows, T]`.
-pub(crate) type Variant = unsafe fn(Weights<'_>, Activations<'_>, &mut [f32]);
+/// Rows to a tile: one 32-bit lane of a 512-bit register each.
+const TILE_ROWS: usize = 16;
+/// Columns to a line.
+const COLUMNS: usize = 16;
 
-/// The weights as a variant sees them.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Weights<'a> {
-    /// Rows to compute; the last tile may be part empty.
-    pub(crate) rows: usize,
-    /// Lines to a tile.
-    pub(crate) groups: usize,
-    /// `[tiles, groups]`.
-    pub(crate) lines: &'a [Line],
+pub(crate) const FORMAT: Format =
+    Format { name: "i2", tile_rows: TILE_ROWS, group_columns: COLUMNS, group_lines: 1, header: None, pack, unpack };
+
+/// Where the code of (row, column) of a line lies: its byte and the lower of its bits.
+const fn place(row: usize, column: usize) -> (usize, usize) {
+    (row * 4 + column % 4, column / 4 * 2)
 }
 
-impl Kernels {
-    /// `out[r, t] = (w · q)[r, t] * scales[t]`; out `[R, T]`. See [`crate::ternary::i2`].
-    ///
-    /// # Panics
-    /// If shapes disagree.
-    pub fn ternary_matmul(&self, weights: TernaryRows<'_>, x: Activations<'_>, out: &mut [f32]) {
-        let tokens = x.scales.len();
-        assert_eq!(x.stride, Activations::stride_for(weights.cols), "stride of codes for {} columns", weights.cols);
-        assert_eq!(x.codes.len(), tokens * x.stride, "codes of {tokens} tokens");
-        assert_eq!(x.sums.len(), tokens, "sums of {tokens} tokens");
-        assert_eq!(out.len(), weights.rows * tokens, "out [{}, {tokens}]", weights.rows);
-        assert!(weights.cols < 1 << 21, "{} columns could overflow 32-bit sums", weights.cols);
-        if out.is_empty() {
-            return;
-        }
-        match weights.layout {
-            Layout::I2 => {
-                let weights = Weights { rows: weights.rows, groups: weights.groups, lines: weights.lines };
-                // SAFETY: this table exists only if the CPU has the variant's features.
-                unsafe { (self.ternary_i2)(weights, x, out) }
-            }
+fn pack(trits: &[i8], line: &mut [Line]) {
+    line[0].0.fill(0);
+    for (r, row) in trits.chunks_exact(COLUMNS).enumerate() {
+        for (c, trit) in row.iter().enumerate() {
+            let (byte, shift) = place(r, c);
+            line[0].0[byte] |= ((trit + 1) as u8) << shift;
         }
     }
 }
 
-/// The op, for [`OPS`](crate::probe::OPS). A shape is R × C × T.
-pub(crate) struct TernaryI2;
-
-/// A matrix, quantised tokens and the place for the products.
-pub(crate) struct Case {
-    matrix: TernaryMatrix,
-    codes: Vec<i8>,
-    sums: Vec<i32>,
-    scales: Vec<f32>,
-    out: Vec<f32>,
+fn unpack(line: &[Line], trits: &mut [i8]) {
+    for (r, row) in trits.chunks_exact_mut(COLUMNS).enumerate() {
+        for (c, trit) in row.iter_mut().enumerate() {
+            let (byte, shift) = place(r, c);
+            *trit = (line[0].0[byte] >> shift & 3) as i8 - 1;
+        }
+    }
 }
 
-impl Op for TernaryI2 {
+/// The lines of a random matrix: see [`super::TernaryMatrix::random`].
+pub(super) fn random(rows: usize, cols: usize, rng: &mut Rng) -> Lines {
+    let groups = cols.div_ceil(COLUMNS);
+    let mut lines = Lines::zeroed(rows.div_ceil(TILE_ROWS) * groups);
+    // A byte of four codes for each 16-bit draw would cost a table of 64 KiB; two weights for each byte drawn need 256
+    // entries.
+    let pair: [u8; 256] = std::array::from_fn(|byte| {
+        let code = |nibble: usize| {
+            if nibble < 5 {
+                0
+            } else if nibble < 11 {
+                1u8
+            } else {
+                2
+            }
+        };
+        code(byte & 15) | code(byte >> 4) << 2
+    });
+    for line in lines.iter_mut() {
+        for chunk in line.0.chunks_exact_mut(4) {
+            let draws = rng.next_u64().to_le_bytes();
+            for (byte, draw) in chunk.iter_mut().zip(draws.chunks_exact(2)) {
+                *byte = pair[usize::from(draw[0])] | pair[usize::from(draw[1])] << 4;
+            }
+        }
+    }
+    // Padding keeps weight 0.
+    for (i, line) in lines.iter_mut().enumerate() {
+        let (rows_left, columns_left) = (rows - i / groups * TILE_ROWS, cols - i % groups * COLUMNS);
+        if rows_left >= TILE_ROWS && columns_left >= COLUMNS {
+            continue;
+        }
+        for r in 0..TILE_ROWS {
+            for c in (0..COLUMNS).filter(|c| r >= rows_left || *c >= columns_left) {
+                let (byte, shift) = place(r, c);
+                line.0[byte] = line.0[byte] & !(3 << shift) | 1 << shift;
+            }
+        }
+    }
+    lines
+}
+
+/// The op.
+pub(crate) struct I2;
+
+impl Packed for I2 {
     const NAME: &'static str = "ternary/i2";
-    const ARITHMETIC: crate::probe::Arithmetic = crate::probe::Arithmetic::Int8;
-    type Case = Case;
-
-    fn shapes() -> Vec<Shape> {
-        // Boundaries: 16 rows a tile, 8 tiles side by side; 16 columns a line, 64 a padding group; token blocks of 8.
-        let mut shapes = Vec::new();
-        for r in [0, 1, 15, 16, 17, 31, 127, 128, 129, 257] {
-            for c in [0, 1, 15, 16, 17, 63, 64, 65, 131] {
-                shapes.push(Shape::new(r, c, 1));
-            }
-        }
-        for t in [0, 2, 3, 4, 5, 7, 8, 9, 12, 13, 16, 17, 31, 33] {
-            shapes.push(Shape::new(37, 67, t));
-        }
-        for (r, c) in [(2560, 2560), (640, 2560), (6912, 2560), (2560, 6912)] {
-            shapes.push(Shape::new(r, c, 1));
-        }
-        shapes.push(Shape::new(256, 2560, 64));
-        shapes
-    }
-
-    fn model_shapes() -> Vec<Shape> {
-        // The projections of a 2B model for one token and for prompts, then a matrix beyond every cache.
-        [
-            (640, 2560, 1),
-            (2560, 2560, 1),
-            (2560, 6912, 1),
-            (6912, 2560, 1),
-            (2560, 2560, 4),
-            (2560, 6912, 64),
-            (6912, 2560, 128),
-            (204_800, 2560, 1),
-        ]
-        .map(|(r, c, t)| Shape::new(r, c, t))
-        .to_vec()
-    }
-
-    fn case(shape: &Shape, rng: &mut Rng) -> Case {
-        let stride = Activations::stride_for(shape.c);
-        let mut codes = vec![0i8; shape.t * stride];
-        for row in codes.chunks_exact_mut(stride.max(1)) {
-            row[..shape.c].fill_with(|| rng.below(256) as u8 as i8);
-        }
-        let sums = codes.chunks_exact(stride.max(1)).map(|row| row.iter().map(|q| i32::from(*q)).sum()).collect();
-        Case {
-            matrix: TernaryMatrix::random(shape.r, shape.c, Layout::I2, rng),
-            sums: if stride == 0 { vec![0; shape.t] } else { sums },
-            codes,
-            scales: (0..shape.t).map(|_| rng.unit() + 0.5).collect(),
-            out: vec![f32::NAN; shape.r * shape.t],
-        }
-    }
-
-    fn run(kernels: &Kernels, case: &mut Case) {
-        let stride = Activations::stride_for(case.matrix.cols());
-        let x = Activations { codes: &case.codes, stride, sums: &case.sums, scales: &case.scales };
-        kernels.ternary_matmul(case.matrix.view(), x, &mut case.out);
-    }
-
-    fn output(case: &Case) -> Vec<f32> {
-        case.out.clone()
-    }
-
-    fn work(shape: &Shape) -> Work {
-        let (r, c, t) = (shape.r as u64, shape.c as u64, shape.t as u64);
-        Work { bytes: r * c / 4 + c * t + 4 * r * t, operations: 2 * r * c * t }
-    }
+    const LAYOUT: Layout = Layout::I2;
 
     fn variant(kernels: &Kernels) -> usize {
-        kernels.ternary_i2 as usize
+        kernels.ternary_i2.matmul as usize
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Isa, Lines};
+    use crate::Isa;
 
     #[test]
     fn every_packed_byte_means_the_same_on_every_isa() {
@@ -186,14 +161,14 @@ mod tests {
             let stride = 16 * groups;
             let codes: Vec<i8> = (0..tokens * stride).map(|_| rng.below(256) as u8 as i8).collect();
             let sums: Vec<i32> = codes.chunks(stride).map(|row| row.iter().map(|q| i32::from(*q)).sum()).collect();
-            let x = Activations { codes: &codes, stride, sums: &sums, scales: &vec![1.0; tokens] };
+            let x = Activations { codes: &codes, stride, sums: &sums, scales: &vec![1.0; tokens], tables: &[] };
             // Code 3 counts as weight 2, for scalar too.
             let weight = |r: usize, c: usize| i32::from(lines[c / 16].0[4 * r + c % 4] >> (c % 16 / 4 * 2) & 3) - 1;
             for isa in Isa::available() {
                 let kernels = Kernels::for_isa(isa).expect("available");
                 let mut out = vec![f32::NAN; rows * tokens];
                 // SAFETY: the table exists, so the CPU has the variant's features; the shapes agree.
-                unsafe { (kernels.ternary_i2)(weights, x, &mut out) };
+                unsafe { (kernels.ternary_i2.matmul)(weights, x, &mut out) };
                 for (r, out) in out.chunks(tokens).enumerate() {
                     for (t, got) in out.iter().enumerate() {
                         let row = &codes[t * stride..][..stride];

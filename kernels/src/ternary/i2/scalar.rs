@@ -1,7 +1,6 @@
 //! The specification: one weight at a time.
 
-use super::{Activations, Weights};
-use crate::ternary::TILE_ROWS;
+use super::{Activations, TILE_ROWS, Weights};
 
 pub(crate) fn matmul(weights: Weights<'_>, x: Activations<'_>, out: &mut [f32]) {
     let tokens = x.scales.len();
