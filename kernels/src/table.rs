@@ -120,6 +120,9 @@ const AVX2_COLUMN: Kernels = Kernels {
 static AVX512: Kernels = Kernels {
     isa: Isa::Avx512,
     ternary_i2: ternary::Method::plain(ternary::i2::avx512::matmul),
+    ternary_tmac: ternary::Method::lookup(ternary::tmac::avx512::matmul, ternary::tmac::avx2::TABLES),
+    ternary_tmac8: ternary::Method::lookup(ternary::tmac8::avx512::matmul, ternary::tmac8::avx2::TABLES),
+    ternary_tl2: ternary::Method::lookup(ternary::tl2::avx512::matmul, ternary::tl2::avx2::TABLES),
     quantise: quantise::avx512::quantise,
     rms_norm: norm::rms::avx512::rms_norm,
     layer_norm: norm::layer::avx512::layer_norm,
