@@ -33,6 +33,32 @@ fn ternary_products_refuse_shapes_that_disagree() {
 }
 
 #[test]
+fn lookup_products_refuse_tables_and_layouts_that_disagree() {
+    let matrix = TernaryMatrix::zeros(20, 70, Layout::Tmac);
+    let other = TernaryMatrix::zeros(20, 70, Layout::I2);
+    let codes = [0i8; 128];
+    for kernels in Kernels::available() {
+        let lines = kernels.ternary_table_lines(Layout::Tmac, 70, 1);
+        let rounded_lines = kernels.ternary_tmac8_table_lines(70, 1);
+        let mut tables = Lines::zeroed(lines.max(rounded_lines) + 1);
+        refuses("lines of tables of 1 tokens", || {
+            kernels.ternary_tables(Layout::Tmac, 70, &codes, &mut tables[..lines + 1])
+        });
+        refuses("codes of 0 tokens of 70", || {
+            kernels.ternary_tables(Layout::Tmac, 70, &codes[1..], &mut tables[..lines])
+        });
+        kernels.ternary_tables(Layout::Tmac, 70, &codes, &mut tables[..lines]);
+        let x = Activations { codes: &codes, stride: 128, sums: &[0], scales: &[1.0], tables: &tables };
+        refuses("lines of tables of 1 tokens", || {
+            kernels.ternary_matmul(matrix.view(), Activations { tables: &tables[..lines + 1], ..x }, &mut [0.0; 20]);
+        });
+        let rounded = Activations { tables: &tables[..rounded_lines], ..x };
+        refuses("tables of bytes", || kernels.ternary_tmac8_matmul(other.view(), rounded, &mut [0.0; 20]));
+        kernels.ternary_tmac8_matmul(matrix.view(), rounded, &mut [0.0; 20]);
+    }
+}
+
+#[test]
 fn ternary_matrices_refuse_what_is_not_ternary_or_not_there() {
     refuses("weights for a 2×3 matrix", || TernaryMatrix::pack(&[0; 5], 2, 3, Layout::I2));
     refuses("weight 2 at row 1, column 0", || TernaryMatrix::pack(&[0, 0, 2, 0], 2, 2, Layout::I2));

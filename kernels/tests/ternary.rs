@@ -183,7 +183,8 @@ proptest! {
             let rounded = rounded_product(kernels, &matrix, x.view());
             for (i, (exact, rounded)) in exact.iter().zip(rounded).enumerate() {
                 let codes = &x.codes[i % tokens * x.stride..][..x.stride];
-                let most = codes.chunks(4).map(|four| four.iter().map(|q| i32::from(*q).abs()).sum()).max().unwrap_or(0);
+                let sums = codes.chunks(4).map(|four| four.iter().map(|q| i32::from(*q).abs()).sum());
+                let most = sums.max().unwrap_or(0);
                 // A step for each four columns, and a little for the two roundings of the result.
                 let multiplier = (255 * 1024 / most.max(1)).min(1024);
                 let step = if multiplier == 1024 { 0.0 } else { 1024.0 / multiplier as f32 };

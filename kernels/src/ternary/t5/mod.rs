@@ -1,5 +1,8 @@
 //! Ternary product on five trits to a byte.
 //!
+//! **Computes** `out[r, t] = (sum over c of w[r, c] * q[t, c]) * scale[t]`: the sum in integers, then one conversion to
+//! `f32` and one multiplication.
+//!
 //! **Layout** 1.6 bits a weight. Tiles of 64 rows, groups of 20 columns; a group of a tile is four cache lines, and byte r
 //! of line j holds row r of five columns:
 //!

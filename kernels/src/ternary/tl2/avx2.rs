@@ -1,8 +1,8 @@
-//! `vpshufb` on 32 rows at a time, once for each digit, then `vpsignb`. The digits of a group add up in bytes; low and high
-//! ones are interleaved, and `vpmaddubsw` with 1, 31, 1, 31, .. puts them together in 16 bits.
+//! `vpshufb` on 32 rows at a time, once for each digit, then `vpsignb`. The digits of a group add up in bytes; low and
+//! high ones are interleaved, and `vpmaddubsw` with 1, 31, 1, 31, .. puts them together in 16 bits.
 //!
-//! One token walks eight tiles far apart, a group of one after a group of the other. Two tokens share what an index and a
-//! sign cost.
+//! One token walks eight tiles far apart, a group of one after a group of the other. Two tokens share what an index and
+//! a sign cost.
 
 use super::{Activations, COLUMNS, LINES, TILE_ROWS, TRIPLETS, Weights};
 use crate::Line;
@@ -15,15 +15,15 @@ use std::hint::black_box;
 use std::ops::Range;
 
 /// Bytes between a load and the prefetch of its stream.
-const AHEAD: usize = 2048;
+pub(super) const AHEAD: usize = 768;
 /// The base of the digits.
-const BASE: i16 = 31;
+pub(super) const BASE: i16 = 31;
 /// 2^15 / [`BASE`], rounded: what `vpmulhrsw` divides by it with.
 const RECIPROCAL: i16 = 1057;
 /// Groups whose sums add up in 16 bits.
-const LONG: usize = 10;
+pub(super) const LONG: usize = 10;
 /// Lines of tables to a group.
-const TABLE_LINES: usize = TRIPLETS / 2;
+pub(super) const TABLE_LINES: usize = TRIPLETS / 2;
 
 const _: () = {
     let mut sum = -3 * 128;
@@ -163,8 +163,8 @@ fn add<const T: usize, const H: usize>(lines: &[Line], tables: [&[Line]; T], fir
     // SAFETY: there are so many lines, and each is two registers.
     let load = |line: usize, h: usize| unsafe { _mm256_load_si256(lines.add(2 * line + first + h)) };
     let mut signs: [_; H] = array::from_fn(|h| load(LINES - 1, h));
-    // A number that the compiler cannot see: it would unroll the loop, add the low digits of all triplets before the high
-    // ones, and spill the indices and the signs.
+    // A number that the compiler cannot see: it would unroll the loop, add the low digits of all triplets before the
+    // high ones, and spill the indices and the signs.
     for l in 0..black_box(LINES - 1) {
         for odd in 0..2 {
             // SAFETY: there is a line of tables for each line but the last, and it is four registers of 16 bytes.

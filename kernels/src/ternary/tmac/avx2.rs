@@ -1,11 +1,11 @@
-//! `vpshufb` on sixteen rows and both planes at a time. A table of sixteen sums is two registers, one for each digit; the
-//! digits of eight groups of four columns add up in bytes, then `vpmaddubsw` subtracts the minus plane from the plus plane
-//! and widens to 16 bits.
+//! `vpshufb` on sixteen rows and both planes at a time. A table of sixteen sums is two registers, one for each digit;
+//! the digits of eight groups of four columns add up in bytes, then `vpmaddubsw` subtracts the minus plane from the
+//! plus plane and widens to 16 bits.
 //!
-//! One token walks eight tiles far apart, two of them at a time, since sixteen registers hold no more: eight accumulators,
-//! and a pair of tables that serves four registers of weights. Tiles change after every four lines, so that memory is read
-//! in all streams at once. With more tokens one tile and two tokens take the place of two tiles, so that the nibbles of a
-//! line are taken apart once for both.
+//! One token walks eight tiles far apart, two of them at a time, since sixteen registers hold no more: eight
+//! accumulators, and a pair of tables that serves four registers of weights. Tiles change after every four lines, so
+//! that memory is read in all streams at once. With more tokens one tile and two tokens take the place of two tiles, so
+//! that the nibbles of a line are taken apart once for both.
 
 use super::{Activations, COLUMNS, TILE_ROWS, Weights};
 use crate::Line;
@@ -17,15 +17,15 @@ use std::array;
 use std::ops::Range;
 
 /// Bytes between a load and the prefetch of its stream.
-const AHEAD: usize = 2048;
+pub(super) const AHEAD: usize = 768;
 /// Added to each sum of a table, so that none is negative.
 const BIAS: i16 = 4 * 128;
 /// Bits of a digit.
-const DIGIT: i32 = 5;
+pub(super) const DIGIT: i32 = 5;
 /// Lines whose digits add up in bytes: two lookups each.
-const SHORT: usize = 4;
+pub(super) const SHORT: usize = 4;
 /// Lines whose sums add up in 16 bits.
-const LONG: usize = 7 * SHORT;
+pub(super) const LONG: usize = 7 * SHORT;
 
 const _: () = {
     assert!(2 * BIAS as usize <= 1 << (2 * DIGIT), "the largest sum of a table, 4 * 127 + BIAS, has two digits");

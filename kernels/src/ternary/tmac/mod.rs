@@ -12,12 +12,12 @@
 //!   byte 2 r + 1    bit j is set where the weight is -1          low nibble:  columns 8 g .. + 4
 //! ```
 //!
-//! So a nibble says which of four activations to add (even bytes) or to subtract (odd bytes), and is the index of a table
-//! of sixteen sums. Both planes of a row lie side by side, since one `vpmaddubsw` with 1, -1, 1, -1, .. then takes one
-//! from the other and widens. The zero matrix is all zeros, and no sum of activations has to be subtracted.
+//! So a nibble says which of four activations to add (even bytes) or to subtract (odd bytes), and is the index of a
+//! table of sixteen sums. Both planes of a row lie side by side, since one `vpmaddubsw` with 1, -1, 1, -1, .. then
+//! takes one from the other and widens. The zero matrix is all zeros, and no sum of activations has to be subtracted.
 //!
-//! **Tables** a line for each group of 8 columns and token: for each half of the group the sums of all subsets of its four
-//! activations, plus 512 so that none is negative (it cancels between the planes), as two digits in base 32:
+//! **Tables** a line for each group of 8 columns and token: for each half of the group the sums of all subsets of its
+//! four activations, plus 512 so that none is negative (it cancels between the planes), as two digits in base 32:
 //!
 //! ```text
 //!   bytes 0..16   entry i: low digit of the sum of the columns 8 g + j whose bit j is set in i (j = 0..4)
@@ -27,25 +27,30 @@
 //!
 //! **Shapes** weights `R × C` in [`Layout::Tmac`]; codes `[T, stride]`; scales `[T]`; out `[R, T]`.
 //!
-//! **Numbers** Digits are at most 31, so eight of them add up in a byte. A group of four columns adds at most 4 · 128 in
-//! magnitude, so 16 bits hold 63 of them; 56 add up before they are widened to 32 bits. A bit set in both planes is never
-//! written; it would mean 0.
+//! **Numbers** Digits are at most 31, so eight of them add up in a byte. A group of four columns adds at most 4 · 128
+//! in magnitude, so 16 bits hold 63 of them; 56 add up before they are widened to 32 bits. A bit set in both planes is
+//! never written; it would mean 0.
 //!
 //! **Exactness** integers throughout, one rounding to `f32` and one in the product: the same bits everywhere.
 //!
-//! **Cost** R·C/4 bytes of weights and 8·C·T of tables, which all rows share; 2·R·C·T operations, of which a lookup of two
-//! digits does eight.
+//! **Cost** R·C/4 bytes of weights and 8·C·T of tables, which all rows share; 2·R·C·T operations, of which a lookup of
+//! two digits does eight.
 //!
 //! **Source** T-MAC (Wei et al., arXiv 2407.00088): bit planes and lookups in registers. Its signed tables, mirrored to
-//! eight entries, serve weights of any number of bits; subsets of the positive and the negative weights are what ternary
-//! ones need, at the same number of lookups. Digits that add up in bytes are ours.
+//! eight entries, serve weights of any number of bits; subsets of the positive and the negative weights are what
+//! ternary ones need, at the same number of lookups. Digits that add up in bytes are ours.
 //!
-//! **Variants** AVX2: sixteen rows and both planes to a register; eight streams for one token, two at a time. The planes of
-//! a line are taken apart once for two tokens; beyond that, table lookup has nothing to share between tokens.
+//! **Variants** AVX2: sixteen rows and both planes to a register; eight streams for one token, two at a time. The
+//! planes of a line are taken apart once for two tokens; beyond that, table lookup has nothing to share between tokens.
+//! AVX-512: a line to a register, eight tiles at once.
 //!
-//! **Tried and dropped** long runs of two streams before the next two (a run of 28 lines, as long as 16 bits allow: 0.8
-//! of the speed from memory, the same in cache; a run of 4 takes turns and keeps the 16-bit sums in the first-level
-//! cache).
+//! **Tried and dropped** long runs of two streams before the next two (28 lines, as long as 16 bits allow: 0.8 of the
+//! speed from memory and the same in cache; runs of 4 lines take turns and keep the 16-bit sums in the first-level
+//! cache); prefetching 2 KiB ahead or more as the other layout does (eight streams and the tables then crowd each other
+//! out of the first-level cache: 4 KiB loses a tenth in cache, 2 KiB a hundredth and more from memory).
+//!
+//! **Not done** more than eight lookups before digits are put together (base 23 and a bias for each table would allow
+//! eleven, a few per cent); anything for prompts, where unpacked products win: tables do not add up over tokens.
 
 use super::format::Format;
 use super::product::Packed;
@@ -54,6 +59,8 @@ use crate::{Kernels, Line};
 
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx2;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx512;
 pub(crate) mod scalar;
 
 /// Rows to a tile: two bytes of a line each.

@@ -1,8 +1,9 @@
-//! `vpshufb` on sixteen rows and both planes at a time, from one register of sixteen bytes; `vpmaddubsw` subtracts the minus
-//! plane from the plus plane and widens to 16 bits at once.
+//! `vpshufb` on sixteen rows and both planes at a time, from one register of sixteen bytes; `vpmaddubsw` subtracts the
+//! minus plane from the plus plane and widens to 16 bits at once.
 //!
-//! One token walks eight tiles far apart, four of them at a time: eight accumulators, and one table at a time. Tiles change
-//! after every eight lines, so that memory is read in all streams at once. More tokens: two tiles and two tokens.
+//! One token walks eight tiles far apart, four of them at a time: eight accumulators, and one table at a time. Tiles
+//! change after every eight lines, so that memory is read in all streams at once. More tokens: two tiles and two
+//! tokens.
 
 use super::{Activations, COLUMNS, TILE_ROWS, Weights, multiplier, step};
 use crate::Line;
@@ -14,11 +15,11 @@ use std::array;
 use std::ops::Range;
 
 /// Bytes between a load and the prefetch of its stream.
-const AHEAD: usize = 2048;
+pub(super) const AHEAD: usize = 768;
 /// Lines of a tile before the next tile's turn.
 const SHORT: usize = 8;
 /// Lines whose sums add up in 16 bits: two differences of two bytes each.
-const LONG: usize = 8 * SHORT;
+pub(super) const LONG: usize = 8 * SHORT;
 
 const _: () = assert!(2 * LONG * 255 <= i16::MAX as usize, "differences add up in 16 bits");
 
@@ -26,7 +27,7 @@ const _: () = assert!(2 * LONG * 255 <= i16::MAX as usize, "differences add up i
 pub(crate) const TABLES: Tables = Tables { lines: |groups, tokens| token_lines(groups) * tokens, make };
 
 /// A token's lines of tables: one for the step, then half a line a group; none for no columns.
-const fn token_lines(groups: usize) -> usize {
+pub(super) const fn token_lines(groups: usize) -> usize {
     if groups == 0 { 0 } else { 1 + groups.div_ceil(2) }
 }
 
