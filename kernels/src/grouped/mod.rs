@@ -1,7 +1,7 @@
 //! Products of weights and activations that are quantised in groups: each 32 columns of a row, and each 32 columns of a
 //! token, are integers that share a scale.
 //!
-//! A layout is a module: its drawing, its [`format::Format`], its variants and its line in [`Layout`]. All compute,
+//! A layout is a module: its drawing, its `Format`, its variants and its line in [`Layout`]. All compute,
 //! group by group in ascending order,
 //!
 //! ```text

@@ -2,7 +2,7 @@
 //!
 //! **Computes** the k largest logits and their tokens, largest first, of equal ones the lower token first: the same
 //! tokens, the same order and the same bits as the whole product followed by `top_k`. A coarse copy of the head gives
-//! each row a score and a proved bound on how far its logit can be from it ([`bound`]). The logits of the k best scores
+//! each row a score and a proved bound on how far its logit can be from it (`bound.rs`). The logits of the k best scores
 //! are computed from the head itself; the smallest of them is a floor that the k-th best logit cannot be below. A row
 //! whose score and bound together stay below that floor cannot be among the k best, nor tie with them; all others are
 //! computed and ranked.
@@ -11,7 +11,7 @@
 //!
 //! **Shapes** head `V × C`, x `[C]`, one token; tokens and logits `[k]`, k <= V.
 //!
-//! **Numbers** see [`bound`]; a token that is not finite or too large for the proof has all its rows computed.
+//! **Numbers** see `bound.rs`; a token that is not finite or too large for the proof has all its rows computed.
 //!
 //! **Exactness** exact, whatever the bound lets through, and so the same bits everywhere. Scores and reaches have the
 //! same bits everywhere too, so that the number of rows read is a property of head and token.

@@ -1,6 +1,6 @@
 //! Products of ternary weights {-1, 0, 1} and int8 activations.
 //!
-//! A layout is a module: its drawing, its [`format::Format`], its variants and its line in [`Layout`]. All compute
+//! A layout is a module: its drawing, its `Format`, its variants and its line in [`Layout`]. All compute
 //! `out[r, t] = (sum over c of w[r, c] * q[t, c]) * scale[t]`: the sum in integers, then one conversion to `f32` and one
 //! multiplication, so that layouts agree bit for bit with each other as well (an op that declares a tolerance aside).
 

@@ -40,7 +40,7 @@
 //! in registers and spilled the sums: 83 G weights/s in cache against 91); prefetching anywhere from 0.5 to 2.5 KiB ahead
 //! is alike, 4 KiB loses 5 %.
 //!
-//! **Not done** panels ([`super::panel`]) for many tokens; a packed copy of the activations (loads are not what holds blocks
+//! **Not done** panels (`panel`) for many tokens; a packed copy of the activations (loads are not what holds blocks
 //! back); one pass over the weights for prompts whose codes exceed half a mebibyte.
 
 use super::format::Format;

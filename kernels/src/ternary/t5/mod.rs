@@ -38,7 +38,7 @@
 //! published for Zen 5 by tommyyliu's `lut_mm` (2026), from the description alone.
 //!
 //! **Variants** AVX2: digits are pushed out and multiplied by `vpmaddubsw`; one token walks eight tiles far apart, more
-//! tokens share a panel of unpacked codes ([`super::panel`]). AVX-512 (VBMI): one token looks up sums of five
+//! tokens share a panel of unpacked codes (`panel`). AVX-512 (VBMI): one token looks up sums of five
 //! activations in tables of 122, more tokens share a panel.
 //!
 //! **Not done** timing of the AVX-512 variant, which so far was run on an emulated CPU alone.
