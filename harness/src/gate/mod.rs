@@ -5,11 +5,12 @@
 //! not looked at here.
 //!
 //! A row is known by everything in it that is plainly text, a truth value or a whole number. Rows of an ISA level that
-//! this CPU lacks are not compared, and that is said.
+//! this CPU lacks are not compared, and that is said; rows of a level that the baseline never saw must equal those of
+//! scalar.
 
 pub mod counts;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -207,8 +208,11 @@ impl Comparison {
         });
     }
 
-    /// Compares determined numbers exactly. `available` says whether this CPU has an ISA level.
+    /// Compares determined numbers exactly. `available` says whether this CPU has an ISA level. Rows of a level that the
+    /// machine of the baseline lacked must give the numbers of scalar.
     pub fn numbers(&mut self, baseline: &Numbers, now: &Numbers, available: &dyn Fn(Isa) -> bool) {
+        let recorded: BTreeSet<Isa> =
+            baseline.values().flat_map(BTreeMap::keys).filter_map(|row| isa_of(row)).collect();
         let mut lacking: BTreeMap<Isa, usize> = BTreeMap::new();
         let none = BTreeMap::new();
         for experiment in keys(baseline, now) {
@@ -218,7 +222,8 @@ impl Comparison {
                     *lacking.entry(isa).or_default() += 1;
                     continue;
                 }
-                match (before.get(row), after.get(row)) {
+                let scalar = isa_of(row).filter(|isa| !recorded.contains(isa)).map(|isa| row_of_scalar(row, isa));
+                match (before.get(scalar.as_ref().unwrap_or(row)), after.get(row)) {
                     (Some(before), Some(after)) => self.fields(experiment, row, before, after),
                     (before, _) => {
                         let (old, new) = if before.is_some() { (Some("a row"), None) } else { (None, Some("a row")) };
@@ -277,6 +282,11 @@ fn isa_of(row: &str) -> Option<Isa> {
     row.split_whitespace().find_map(|word| word.strip_prefix("isa=")?.parse().ok())
 }
 
+/// The same identity for the scalar level.
+fn row_of_scalar(row: &str, isa: Isa) -> String {
+    row.replace(&format!("isa={isa}"), &format!("isa={}", Isa::Scalar))
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -313,9 +323,24 @@ mod tests {
     fn rows_that_vanish_or_appear_are_differences_unless_the_cpu_lacks_their_level() {
         let row = |isa: &str| json!({ "isa": isa, "bytes": { "exact": 1 } });
         assert_eq!(compared(&[row("scalar"), row("avx2")], &[row("scalar")]).differences.len(), 1);
-        assert_eq!(compared(&[row("scalar")], &[row("scalar"), row("avx2")]).differences.len(), 1);
+        let both = [row("scalar"), row("avx2")];
+        let more = json!({ "isa": "avx2", "op": "more", "bytes": { "exact": 1 } });
+        assert_eq!(compared(&both, &[row("scalar"), row("avx2"), more]).differences.len(), 1);
         let lacking = compared(&[row("scalar"), row("avx512")], &[row("scalar")]);
         assert!(lacking.differences.is_empty() && lacking.skipped == ["1 rows of avx512, which was not run here"]);
+    }
+
+    #[test]
+    fn rows_of_a_level_that_the_baseline_never_saw_must_equal_those_of_scalar() {
+        let row = |isa: &str, digest: u32| json!({ "isa": isa, "op": "a", "digest": { "exact": digest } });
+        let before = [row("scalar", 1)];
+        let same = compared(&before, &[row("scalar", 1), row("avx2", 1)]);
+        assert_eq!((same.compared, same.differences.len()), (2, 0));
+        let other = compared(&before, &[row("scalar", 1), row("avx2", 2)]);
+        assert_eq!(other.differences.len(), 1);
+        assert!(other.differences[0].row.contains("avx2"));
+        let unknown = json!({ "isa": "avx2", "op": "b", "digest": { "exact": 1 } });
+        assert_eq!(compared(&before, &[row("scalar", 1), unknown]).differences.len(), 1);
     }
 
     #[test]
