@@ -28,6 +28,8 @@ enum Command {
     Info(commands::info::Args),
     /// List experiments, models, texts, ops and ISA levels
     List(commands::list::Args),
+    /// Check and time ops side by side
+    Kernels(commands::kernels::Args),
     /// Measure how well a model predicts a text
     Perplexity(commands::perplexity::Args),
     /// Measure tokens per second, in the manner of llama-bench
@@ -53,6 +55,7 @@ impl Cli {
             Command::Report(args) => commands::report::run(args),
             Command::Info(args) => commands::info::run(args),
             Command::List(args) => commands::list::run(args),
+            Command::Kernels(args) => commands::kernels::run(args),
             Command::Perplexity(args) => commands::perplexity::run(args),
             Command::Bench(args) => commands::bench::run(args),
             Command::Generate(args) => commands::generate::run(args),

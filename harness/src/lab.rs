@@ -167,6 +167,11 @@ impl Default for Threads {
 }
 
 impl Threads {
+    /// These numbers.
+    pub fn counts(numbers: &[usize]) -> Threads {
+        Threads(numbers.iter().copied().map(ThreadCount::Number).collect())
+    }
+
     /// The numbers in rising order, without those above `most`; `most` itself where none is left.
     pub fn resolve(&self, most: usize) -> Vec<usize> {
         let number = |count: &ThreadCount| match count {

@@ -6,6 +6,7 @@ pub mod experiment;
 pub mod gate;
 pub mod generate;
 pub mod info;
+pub mod kernels;
 pub mod list;
 pub mod logits;
 pub mod perplexity;

@@ -10,7 +10,7 @@ use crate::contest::Budget;
 use crate::experiment::Experiment;
 use crate::lab::{Lab, Threads};
 use crate::quantity::{Determined, Timed, determined};
-use crate::report::Section;
+use crate::report::{Section, format};
 
 mod bench;
 mod report;
@@ -50,6 +50,9 @@ pub struct Case {
     /// Numbers of threads, each computing its own case on its own data.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub threads: Option<Threads>,
+    /// Whether the ops are contestants of the same blocks, so that they can be compared with the first of them.
+    #[serde(default)]
+    pub together: bool,
 }
 
 /// A shape as text in a configuration.
@@ -72,7 +75,7 @@ impl From<ShapeText> for String {
 }
 
 /// Where a case's data lies when it is computed again and again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
 pub enum WorkingSet {
     /// Each thread computes one case again and again: data stays in the nearest cache that holds it.
@@ -82,7 +85,8 @@ pub enum WorkingSet {
 }
 
 impl WorkingSet {
-    fn name(self) -> &'static str {
+    /// `cache` or `memory`.
+    pub fn name(self) -> &'static str {
         match self {
             WorkingSet::Cache => "cache",
             WorkingSet::Memory => "memory",
@@ -211,6 +215,12 @@ pub struct SpeedRow {
     pub below: Option<String>,
     /// How many times as fast as that, within blocks.
     pub speedup_over_below: Option<Timed>,
+    /// The op that it was timed together with, on the same level.
+    #[serde(default)]
+    pub rival: Option<String>,
+    /// How many times as fast as that, within blocks.
+    #[serde(default)]
+    pub speedup_over_rival: Option<Timed>,
 }
 
 impl SpeedRow {
@@ -222,7 +232,8 @@ impl SpeedRow {
 
 /// A combination that is timed.
 struct Combination<'a> {
-    probe: &'a Probe,
+    /// At least one; the others are compared with the first.
+    probes: Vec<&'a Probe>,
     shape: Shape,
     working_set: WorkingSet,
     threads: usize,
@@ -240,6 +251,9 @@ impl Experiment for KernelSpeeds {
         config.threads.check()?;
         for case in &config.cases {
             case.threads.as_ref().map_or(Ok(()), Threads::check)?;
+            // Ops that are timed together are in memory together.
+            let share = if case.together { 8 * case.ops.len().max(1) as u64 } else { 8 };
+            let most = lab.machine.memory_bytes.unwrap_or(8 << 30) / share;
             for name in &case.ops {
                 let probe = Probe::find(lab.ops(), name).ok_or_else(|| {
                     let names: Vec<&str> = lab.ops().iter().map(|op| op.name).collect();
@@ -255,8 +269,11 @@ impl Experiment for KernelSpeeds {
                     if (probe.work)(shape).bytes == 0 {
                         return Err(format!("{name} has nothing to do at {shape}: expected sizes above 0"));
                     }
-                    if (probe.work)(shape).bytes > lab.machine.memory_bytes.unwrap_or(8 << 30) / 8 {
-                        return Err(format!("{name} at {shape} would not fit into an eighth of the memory"));
+                    if (probe.work)(shape).bytes > most {
+                        return Err(format!(
+                            "{name} at {shape} would not fit: at most {} of this machine's memory",
+                            format::bytes(most)
+                        ));
                     }
                 }
             }
@@ -272,12 +289,14 @@ impl Experiment for KernelSpeeds {
         let bar = lab.bar(combinations.len(), "kernels");
         let mut checked: Vec<(&str, Shape)> = Vec::new();
         for combination in combinations {
-            let Combination { probe, shape, working_set, threads } = combination;
-            let place = working_set.name();
-            bar.set_message(format!("{} {shape}, {place}, {threads} threads", probe.name));
-            if !checked.contains(&(probe.name, shape)) {
-                checked.push((probe.name, shape));
-                check(probe, shape, lab)?.into_iter().try_for_each(|row| emit(Row::Check(row)))?;
+            let Combination { probes, shape, working_set, threads } = &combination;
+            let names: Vec<&str> = probes.iter().map(|probe| probe.name).collect();
+            bar.set_message(format!("{} {shape}, {}, {threads} threads", names.join(", "), working_set.name()));
+            for probe in probes {
+                if !checked.contains(&(probe.name, *shape)) {
+                    checked.push((probe.name, *shape));
+                    check(probe, *shape, lab)?.into_iter().try_for_each(|row| emit(Row::Check(row)))?;
+                }
             }
             let rows = bench::speeds(&combination, config, lab)?;
             rows.into_iter().try_for_each(|row| emit(Row::Speed(Box::new(row))))?;
@@ -316,20 +335,22 @@ fn own_tables(probe: &Probe, lab: &Lab) -> Vec<&'static Kernels> {
 
 fn combinations<'a>(config: &Config, lab: &'a Lab) -> Vec<Combination<'a>> {
     let mut combinations: Vec<Combination<'a>> = Vec::new();
-    let mut add = |probe: &'a Probe, shape: Shape, working_set: WorkingSet, threads: usize| {
-        let known = combinations
-            .iter()
-            .any(|c| (c.probe.name, c.shape, c.working_set, c.threads) == (probe.name, shape, working_set, threads));
+    let mut add = |probes: &[&'a Probe], shape: Shape, working_set: WorkingSet, threads: usize| {
+        let names = |probes: &[&Probe]| probes.iter().map(|probe| probe.name).collect::<Vec<_>>();
+        let known = combinations.iter().any(|c| {
+            (c.shape, c.working_set, c.threads) == (shape, working_set, threads) && names(&c.probes) == names(probes)
+        });
         if !known {
-            combinations.push(Combination { probe, shape, working_set, threads });
+            combinations.push(Combination { probes: probes.to_vec(), shape, working_set, threads });
         }
     };
     for case in &config.cases {
-        for probe in case.ops.iter().filter_map(|name| Probe::find(lab.ops(), name)) {
+        let probes: Vec<&Probe> = case.ops.iter().filter_map(|name| Probe::find(lab.ops(), name)).collect();
+        for probes in probes.chunks(if case.together { probes.len().max(1) } else { 1 }) {
             for ShapeText(shape) in &case.shapes {
                 for working_set in &case.working_sets {
                     for threads in case.threads.as_ref().unwrap_or(&config.threads).resolve(lab.threads) {
-                        add(probe, *shape, *working_set, threads);
+                        add(probes, *shape, *working_set, threads);
                     }
                 }
             }
@@ -343,7 +364,7 @@ fn combinations<'a>(config: &Config, lab: &'a Lab) -> Vec<Combination<'a>> {
         shapes.sort_by_key(|shape| std::cmp::Reverse((probe.work)(shape).bytes + (probe.work)(shape).operations));
         shapes.dedup();
         for shape in shapes.into_iter().take(config.others) {
-            add(probe, shape, WorkingSet::Cache, 1);
+            add(&[probe], shape, WorkingSet::Cache, 1);
         }
     }
     combinations

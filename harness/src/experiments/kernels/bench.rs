@@ -1,11 +1,11 @@
-//! Timing one combination of op, shape, working set and threads: all variants, the bandwidth and the arithmetic peak as
+//! Timing one combination of ops, shape, working set and threads: all variants, the bandwidth and the arithmetic peaks as
 //! contestants in the same blocks.
 
 use std::hint::black_box;
 
 use anyhow::{Result, bail};
-use kernels::probe::{Case, Probe, Shape};
-use kernels::{Kernels, Lines};
+use kernels::probe::{Arithmetic, Case, Probe};
+use kernels::{Isa, Kernels, Lines, Rng};
 
 use super::{Combination, Config, SpeedRow, WorkingSet, own_tables};
 use crate::ceilings::{self, MARGIN, STREAMS, arithmetic_name, burst, written_lines};
@@ -15,9 +15,8 @@ use crate::lab::Lab;
 
 /// What a thread holds.
 struct Bench {
-    /// Cases in turn.
-    ring: Vec<Box<dyn Case>>,
-    next: usize,
+    /// Cases of each op, in turn.
+    rings: Vec<Ring>,
     /// As much memory as the cases move, for the bandwidth ceiling.
     lines: Lines,
     at: usize,
@@ -25,6 +24,12 @@ struct Bench {
     part: usize,
     /// Where copies go; empty for working sets in memory, where copying is never faster than reading.
     copies: Lines,
+}
+
+/// Cases that are computed one after the other, again and again.
+struct Ring {
+    cases: Vec<Box<dyn Case>>,
+    next: usize,
 }
 
 /// What a crew is told to do `calls` times.
@@ -36,14 +41,14 @@ struct Command {
 
 #[derive(Clone, Copy)]
 enum Task {
-    /// The op in one of its variants.
-    Variant(&'static Kernels),
+    /// An op, by its place in the combination, in one of its variants.
+    Variant(usize, &'static Kernels),
     /// Reading what a call moves.
     Read(&'static Kernels, usize),
     /// Copying from one half of what a call moves to the other.
     Copy,
     /// A round of multiply-adds in registers.
-    Peak(&'static Kernels),
+    Peak(&'static Kernels, Arithmetic),
 }
 
 impl Task {
@@ -53,34 +58,39 @@ impl Task {
             Task::Read(kernels, 1) => format!("read by {} in 1 stream", kernels.isa()),
             Task::Read(kernels, streams) => format!("read by {} in {streams} streams", kernels.isa()),
             Task::Copy => "copy".to_string(),
-            Task::Variant(kernels) | Task::Peak(kernels) => kernels.isa().to_string(),
+            Task::Variant(_, kernels) | Task::Peak(kernels, _) => kernels.isa().to_string(),
         }
     }
 }
 
 impl Bench {
-    fn new(probe: &Probe, shape: Shape, instances: usize, working_set: WorkingSet, seed: u64) -> Bench {
-        let part = ((probe.work)(&shape).bytes / 64).max(STREAMS[STREAMS.len() - 1] as u64) as usize;
+    fn new(combination: &Combination<'_>, instances: &[usize], seed: u64) -> Bench {
+        let Combination { probes, shape, working_set, .. } = combination;
+        let part = part(combination) as usize;
+        let ring = |(probe, instances): (&&Probe, &usize)| Ring {
+            cases: (0..*instances).map(|i| (probe.case)(shape, seed.wrapping_add(i as u64))).collect(),
+            next: 0,
+        };
         let copies = match working_set {
             WorkingSet::Cache => written_lines(part as u64 / 2 * 64),
             WorkingSet::Memory => Lines::zeroed(0),
         };
         Bench {
-            ring: (0..instances).map(|i| (probe.case)(&shape, seed.wrapping_add(i as u64))).collect(),
-            next: 0,
-            lines: written_lines((part * instances * 64) as u64),
+            rings: probes.iter().zip(instances).map(ring).collect(),
+            lines: written_lines((part * instances[0] * 64) as u64),
             at: 0,
             part,
             copies,
         }
     }
 
-    fn carry_out(&mut self, arithmetic: kernels::probe::Arithmetic, command: Command) {
+    fn carry_out(&mut self, command: Command) {
         match command.task {
-            Task::Variant(kernels) => {
+            Task::Variant(op, kernels) => {
+                let Ring { cases, next } = &mut self.rings[op];
                 for _ in 0..command.calls {
-                    self.ring[self.next].run(kernels);
-                    self.next = (self.next + 1) % self.ring.len();
+                    cases[*next].run(kernels);
+                    *next = (*next + 1) % cases.len();
                 }
             }
             Task::Read(kernels, streams) => {
@@ -100,7 +110,7 @@ impl Bench {
                     black_box(&mut self.copies);
                 }
             }
-            Task::Peak(kernels) => {
+            Task::Peak(kernels, arithmetic) => {
                 burst(kernels, arithmetic, command.calls);
             }
         }
@@ -109,37 +119,47 @@ impl Bench {
 
 /// Times all variants of a combination.
 pub(super) fn speeds(combination: &Combination<'_>, config: &Config, lab: &Lab) -> Result<Vec<SpeedRow>> {
-    let &Combination { probe, shape, working_set, threads } = combination;
-    let work = (probe.work)(&shape);
-    let instances = match working_set {
+    let Combination { probes, shape, working_set, threads } = combination;
+    let instances = |probe: &&Probe| match working_set {
         WorkingSet::Cache => 1,
-        WorkingSet::Memory => ceilings::memory_bytes(&lab.machine, threads).div_ceil(work.bytes).max(1) as usize,
+        WorkingSet::Memory => {
+            let bytes = ceilings::memory_bytes(&lab.machine, *threads);
+            bytes.div_ceil((probe.work)(shape).bytes).max(1) as usize
+        }
     };
-    let mut tables = own_tables(probe, lab);
-    if work.operations > config.scalar_operations {
-        tables.retain(|table| table.isa() != kernels::Isa::Scalar);
+    let instances: Vec<usize> = probes.iter().map(instances).collect();
+    let mut tasks = Vec::new();
+    for (op, probe) in probes.iter().enumerate() {
+        let slow = (probe.work)(shape).operations > config.scalar_operations;
+        let tables = own_tables(probe, lab).into_iter().filter(|table| !slow || table.isa() != Isa::Scalar);
+        tasks.extend(tables.map(|table| Task::Variant(op, table)));
     }
+    let variants = tasks.len();
     let seed = lab.seed;
     with_crew(
-        threads,
-        |thread| {
-            let seed = kernels::Rng::mix(seed.wrapping_add(1 + thread as u64));
-            Bench::new(probe, shape, instances, working_set, seed)
-        },
-        |bench, command| bench.carry_out(probe.arithmetic, command),
+        *threads,
+        |thread| Bench::new(combination, &instances, Rng::mix(seed.wrapping_add(1 + thread as u64))),
+        |bench, command| bench.carry_out(command),
         |crew| {
-            let mut tasks: Vec<Task> = tables.iter().map(|table| Task::Variant(table)).collect();
-            tasks.push(Task::Peak(Kernels::best()));
+            for probe in probes {
+                if !tasks.iter().any(|task| matches!(task, Task::Peak(_, known) if *known == probe.arithmetic)) {
+                    tasks.push(Task::Peak(Kernels::best(), probe.arithmetic));
+                }
+            }
             tasks.extend(STREAMS.map(|streams| Task::Read(Kernels::best(), streams)));
-            if working_set == WorkingSet::Cache {
+            if *working_set == WorkingSet::Cache {
                 tasks.push(Task::Copy);
             }
             let samples = measure(crew, &tasks, &config.budget)?;
-            let contest = Contest { combination, tasks, samples, walked_bytes: instances as u64 * work.bytes };
-            let ceilings = contest.ceilings();
-            (0..tables.len()).map(|i| contest.row(i, &ceilings)).collect()
+            let contest = Contest { combination, tasks, samples, instances: &instances };
+            (0..variants).map(|variant| contest.row(variant)).collect()
         },
     )
+}
+
+/// Lines that the readers and the copier move in a call: as many as the first op.
+fn part(combination: &Combination<'_>) -> u64 {
+    ((combination.probes[0].work)(&combination.shape).bytes / 64).max(STREAMS[STREAMS.len() - 1] as u64)
 }
 
 fn measure(crew: &mut Crew<Command>, tasks: &[Task], budget: &Budget) -> Result<Samples> {
@@ -150,12 +170,13 @@ fn measure(crew: &mut Crew<Command>, tasks: &[Task], budget: &Budget) -> Result<
     contest(tasks.len(), budget, |i| Ok(crew.time(Command { task: tasks[i], calls: calls[i] })? / calls[i] as f64))
 }
 
-/// What was measured of a combination: the variants, then the peak, then the ways of moving bytes.
+/// What was measured of a combination: the variants, then the peaks, then the ways of moving bytes.
 struct Contest<'a> {
     combination: &'a Combination<'a>,
     tasks: Vec<Task>,
     samples: Samples,
-    walked_bytes: u64,
+    /// Cases of each op.
+    instances: &'a [usize],
 }
 
 /// Who shows what the machine can do.
@@ -171,27 +192,36 @@ struct Ceilings {
 }
 
 impl Contest<'_> {
-    fn ceilings(&self) -> Ceilings {
-        let &Combination { probe, shape, threads, .. } = self.combination;
-        let threads = threads as f64;
-        let part = ((probe.work)(&shape).bytes / 64).max(STREAMS[STREAMS.len() - 1] as u64);
+    fn ceilings(&self, arithmetic: Arithmetic) -> Ceilings {
+        let threads = self.combination.threads as f64;
+        let part = part(self.combination);
         let moved = |contestant: usize| match self.tasks[contestant] {
             Task::Read(..) => threads * (part * 64) as f64,
             Task::Copy => threads * (part / 2 * 128) as f64,
-            Task::Variant(_) | Task::Peak(_) => 0.0,
+            Task::Variant(..) | Task::Peak(..) => 0.0,
         };
         let speed = |contestant: &usize| moved(*contestant) / self.samples.seconds(*contestant).median;
         let mover = (0..self.tasks.len()).max_by(|a, b| speed(a).total_cmp(&speed(b))).unwrap_or(0);
-        let peak = self.tasks.iter().position(|task| matches!(task, Task::Peak(_))).unwrap_or(0);
+        let is_peak = |task: &Task| matches!(task, Task::Peak(_, of) if *of == arithmetic);
+        let peak = self.tasks.iter().position(is_peak).unwrap_or(0);
         // A round's operations are the same whatever the number of rounds.
-        let done = threads * burst(Kernels::best(), probe.arithmetic, 1024) as f64 / 1024.0;
+        let done = threads * burst(Kernels::best(), arithmetic, 1024) as f64 / 1024.0;
         Ceilings { mover, moved: moved(mover), peak, done }
     }
 
-    fn row(&self, variant: usize, ceilings: &Ceilings) -> Result<SpeedRow> {
-        let &Combination { probe, shape, working_set, threads } = self.combination;
-        let &Ceilings { mover, moved, peak, done } = ceilings;
-        let Task::Variant(table) = self.tasks[variant] else { bail!("contestant {variant} is not a variant") };
+    /// The variant of an op, if the contestant is one.
+    fn variant(&self, contestant: usize) -> Option<(usize, Isa)> {
+        match self.tasks[contestant] {
+            Task::Variant(op, table) => Some((op, table.isa())),
+            _ => None,
+        }
+    }
+
+    fn row(&self, variant: usize) -> Result<SpeedRow> {
+        let &Combination { ref probes, shape, working_set, threads } = self.combination;
+        let Task::Variant(op, table) = self.tasks[variant] else { bail!("contestant {variant} is not a variant") };
+        let probe = probes[op];
+        let Ceilings { mover, moved, peak, done } = self.ceilings(probe.arithmetic);
         let work = (probe.work)(&shape);
         let (bytes, operations) = (threads as f64 * work.bytes as f64, threads as f64 * work.operations as f64);
         let least = |time: &dyn Fn(usize) -> f64| (bytes / moved * time(mover)).max(operations / done * time(peak));
@@ -210,13 +240,11 @@ impl Contest<'_> {
         let bandwidth = samples.seconds(mover).map(|time| moved / time / 1e9);
         let rate = samples.seconds(peak).map(|time| done / time / 1e9);
         let by_bandwidth = bytes / bandwidth.median >= operations / rate.median;
-        // Tables stand in rising order, so the contestant before this one is the level below.
-        let isa_of = |i: usize| match self.tasks[i] {
-            Task::Variant(table) => Some(table.isa()),
-            _ => None,
-        };
-        let scalar = (0..variant).find(|i| isa_of(*i) == Some(kernels::Isa::Scalar));
-        let below = variant.checked_sub(1);
+        // Tables stand in rising order, so the contestant before this one is the level below, if it is of the same op.
+        let scalar = (0..variant).find(|i| self.variant(*i) == Some((op, Isa::Scalar)));
+        let below =
+            variant.checked_sub(1).and_then(|i| self.variant(i).filter(|(of, _)| *of == op).map(|of| (i, of.1)));
+        let rival = (0..variant).find(|i| op > 0 && self.variant(*i) == Some((0, table.isa())));
         Ok(SpeedRow {
             op: probe.name.to_string(),
             isa: table.isa().name().to_string(),
@@ -225,7 +253,7 @@ impl Contest<'_> {
             tokens: shape.t,
             working_set,
             threads,
-            walked_bytes: self.walked_bytes,
+            walked_bytes: self.instances[op] as u64 * work.bytes,
             work_bytes: work.bytes,
             work_operations: work.operations,
             arithmetic: arithmetic_name(probe.arithmetic).to_string(),
@@ -238,8 +266,10 @@ impl Contest<'_> {
             bound: if by_bandwidth { "bandwidth" } else { "arithmetic" }.to_string(),
             share_of_ceiling: share,
             speedup_over_scalar: scalar.map(|scalar| samples.speedup(variant, scalar)),
-            below: below.and_then(isa_of).map(|isa| isa.name().to_string()),
-            speedup_over_below: below.map(|below| samples.speedup(variant, below)),
+            below: below.map(|(_, isa)| isa.name().to_string()),
+            speedup_over_below: below.map(|(below, _)| samples.speedup(variant, below)),
+            rival: rival.map(|_| probes[0].name.to_string()),
+            speedup_over_rival: rival.map(|rival| samples.speedup(variant, rival)),
         })
     }
 }
@@ -271,5 +301,7 @@ pub(super) fn example(op: &str, isa: &str, working_set: WorkingSet, threads: usi
         speedup_over_scalar: (isa != "scalar").then(|| timed(speed * 100.0)),
         below: (isa != "scalar").then(|| "scalar".to_string()),
         speedup_over_below: (isa != "scalar").then(|| timed(speed * 100.0)),
+        rival: None,
+        speedup_over_rival: None,
     }
 }

@@ -7,6 +7,8 @@ use crate::quantity::Timed;
 use crate::report::figures::{Axis, Look, Point, Scale, Series};
 use crate::report::{Chart, Figure, Part, Section, Table, format};
 
+mod rivals;
+
 /// The rows, by kind.
 struct Rows<'a> {
     variants: Vec<&'a VariantRow>,
@@ -32,6 +34,7 @@ pub(super) fn section(config: &Config, rows: &[Row]) -> Section {
         parts.extend(speedup_figure(&rows).map(Part::Figure));
         parts.extend(share_figure(&rows).map(Part::Figure));
         parts.extend(roofline_figures(&rows).into_iter().map(Part::Figure));
+        parts.extend(rivals::table(&rows).map(Part::Table));
         parts.push(Part::Table(speed_table(&rows)));
     }
     Section {
@@ -113,7 +116,8 @@ fn same_case(a: &SpeedRow, b: &SpeedRow) -> bool {
 
 fn findings(config: &Config, rows: &Rows<'_>) -> Vec<String> {
     let mut findings = Vec::new();
-    let named = |row: &&&SpeedRow| config.cases.iter().any(|case| case.ops.contains(&row.op));
+    // Ops that are compared with another have findings of their own.
+    let named = |row: &&&SpeedRow| row.rival.is_none() && config.cases.iter().any(|case| case.ops.contains(&row.op));
     let best = highest(rows);
     let headline: Vec<&SpeedRow> = best.iter().filter(named).copied().collect();
     let cached = headline.iter().filter(|r| r.tokens == 1 && r.threads == 1 && r.working_set == WorkingSet::Cache);
@@ -171,6 +175,7 @@ fn findings(config: &Config, rows: &Rows<'_>) -> Vec<String> {
             threads(row.threads)
         ));
     }
+    findings.extend([WorkingSet::Cache, WorkingSet::Memory].iter().filter_map(|place| rivals::finding(&best, *place)));
     findings.extend(checked_finding(rows));
     let gains: Vec<f64> = best
         .iter()
@@ -439,6 +444,7 @@ mod tests {
                 shapes: Vec::new(),
                 working_sets: Vec::new(),
                 threads: None,
+                together: false,
             }],
         }
     }
@@ -479,6 +485,27 @@ mod tests {
             })
             .collect();
         assert_eq!(figures, ["speedup", "share"], "one intensity makes no roofline");
+    }
+
+    #[test]
+    fn ops_that_were_timed_together_are_compared_with_the_first() {
+        let mut rows = rows();
+        let mut other = example("ternary/t5", "avx512", WorkingSet::Cache, 1, 1.25);
+        (other.rival, other.speedup_over_rival) = (Some("ternary/i2".to_string()), Some(Timed::once(1.25)));
+        rows.push(Row::Speed(Box::new(other)));
+        let section = section(&config(), &rows);
+        let tables = section.parts.iter().filter_map(|part| match part {
+            Part::Table(table) => Some(table),
+            _ => None,
+        });
+        let table = tables.into_iter().find(|table| table.rows().iter().any(|row| row[2] == "`ternary/t5`")).unwrap();
+        let ops: Vec<(&str, &str)> = table.rows().iter().map(|row| (row[2].as_str(), row[7].as_str())).collect();
+        assert_eq!(ops, [("`ternary/i2`", "–"), ("`ternary/t5`", "1.25 [1.25, 1.25]")]);
+        assert!(section.findings.iter().any(|text| text.contains("`ternary/t5@avx512`") && text.contains("1.25")));
+        assert!(
+            section.findings[0].starts_with("One `ternary/i2@avx512`"),
+            "not the faster one: it is compared by itself"
+        );
     }
 
     #[test]
