@@ -3,7 +3,7 @@
 use crate::team::{Member, Team};
 use crate::{Error, Result};
 use kernels::ternary::Layout;
-use kernels::{Isa, Kernels};
+use kernels::{Isa, Kernels, grouped};
 use std::sync::Arc;
 
 /// A table of kernels and the threads that call them. Cheap to clone: clones share the threads.
@@ -83,14 +83,68 @@ impl std::fmt::Display for CacheFormat {
     }
 }
 
-/// How a model is loaded and run; nothing here changes what its weights mean, nor one bit of what it computes (a cache format
-/// aside).
+/// How weights are packed in memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Packing {
+    /// Of ternary matrices: the same numbers, and the same results bit for bit, in every layout.
+    pub ternary: Layout,
+    /// Of dense linear layers.
+    pub dense: DensePacking,
+    /// Of the head, which is dense in every model.
+    pub head: DensePacking,
+}
+
+impl Default for Packing {
+    /// Two bits a ternary weight, and all dense weights as they are stored: what the model's files say, to the bit.
+    fn default() -> Packing {
+        Packing { ternary: Layout::I2, dense: DensePacking::Stored, head: DensePacking::Stored }
+    }
+}
+
+/// How dense weights are packed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum DensePacking {
+    /// In the numbers that the files hold.
+    Stored,
+    /// Rounded to integers, 32 of which share a scale ([`kernels::grouped`]), and multiplied by activations that are
+    /// rounded likewise: fewer bytes, at a price in quality that the perplexity experiment states.
+    Grouped(grouped::Layout),
+}
+
+impl DensePacking {
+    /// Every way.
+    pub const ALL: [DensePacking; 3] =
+        [DensePacking::Stored, DensePacking::Grouped(grouped::Layout::Q8), DensePacking::Grouped(grouped::Layout::Q4)];
+}
+
+impl std::fmt::Display for DensePacking {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.pad(match self {
+            DensePacking::Stored => "stored",
+            DensePacking::Grouped(layout) => layout.name(),
+        })
+    }
+}
+
+impl std::str::FromStr for DensePacking {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<DensePacking, String> {
+        DensePacking::ALL.into_iter().find(|packing| packing.to_string() == text).ok_or_else(|| {
+            let names = DensePacking::ALL.map(|packing| packing.to_string()).join(", ");
+            format!("no packing of dense weights is called '{text}': expected one of {names}")
+        })
+    }
+}
+
+/// How a model is loaded and run. Threads, ISA and ternary layout change no bit of what it computes; the cache's format and the
+/// packing of dense weights do.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// Kernels and threads.
     pub cpu: Cpu,
     /// How the key/value cache is kept.
     pub cache: CacheFormat,
-    /// How ternary weights are packed by a load; a model that is loaded keeps its own.
-    pub layout: Layout,
+    /// How a load packs weights; a model that is loaded keeps its own.
+    pub packing: Packing,
 }

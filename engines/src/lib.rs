@@ -34,7 +34,7 @@ mod team;
 mod tokenizer;
 mod weights;
 
-pub use cpu::{CacheFormat, Cpu, Settings};
+pub use cpu::{CacheFormat, Cpu, DensePacking, Packing, Settings};
 pub use error::{Error, Result};
 pub use load::{Loaded, Spec, load, load_from_memory};
 pub use model::{

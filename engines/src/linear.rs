@@ -1,8 +1,10 @@
-//! Linear layers: y = W x + b, dense or ternary, whatever the architecture around them.
+//! Linear layers: y = W x + b, dense, rounded in groups or ternary, whatever the architecture around them.
 
 use crate::weights::dense::Dense;
 use kernels::Kernels;
 use kernels::Line;
+use kernels::grouped::GroupedMatrix;
+use kernels::grouped::codes::Codes;
 use kernels::ternary::{Activations, Layout, TernaryMatrix};
 use std::ops::Range;
 
@@ -21,6 +23,8 @@ pub(crate) struct Linear {
 pub(crate) enum Weights {
     /// y = W x.
     Dense(Dense),
+    /// y = W~ x~, both rounded to integers that share scales in groups.
+    Grouped(GroupedMatrix),
     /// y = (t · q) · factor / a, with the input quantised to codes q = x a.
     Ternary { matrix: TernaryMatrix, factor: f64 },
 }
@@ -40,6 +44,8 @@ pub(crate) struct Input {
     scales: Vec<f32>,
     /// Lookup tables of the codes, for layouts that multiply by them.
     tables: Vec<Line>,
+    /// The tokens rounded in groups.
+    grouped: Codes,
 }
 
 impl Input {
@@ -50,6 +56,7 @@ impl Input {
         self.sums.clear();
         self.scales.clear();
         self.tables.clear();
+        self.grouped.clear();
     }
 
     /// Makes the lookup tables of all tokens for products with matrices of a layout and so many columns.
@@ -62,12 +69,6 @@ impl Input {
     /// T.
     pub(crate) fn tokens(&self) -> usize {
         self.tokens
-    }
-
-    /// Adds a token as it is.
-    pub(crate) fn push_plain(&mut self, row: &[f32]) {
-        self.tokens += 1;
-        self.x.extend_from_slice(row);
     }
 
     /// Adds a token in the forms asked for.
@@ -84,6 +85,9 @@ impl Input {
             self.sums.push(quantised.sum);
             self.scales.push(quantised.scale);
         }
+        if forms.grouped {
+            self.grouped.push(kernels, row);
+        }
     }
 
     /// Adds the tokens of another.
@@ -94,6 +98,7 @@ impl Input {
         self.stride = other.stride;
         self.sums.extend_from_slice(&other.sums);
         self.scales.extend_from_slice(&other.scales);
+        self.grouped.append(&other.grouped);
     }
 }
 
@@ -102,12 +107,24 @@ impl Input {
 struct Forms {
     plain: bool,
     codes: bool,
+    grouped: bool,
+}
+
+impl Forms {
+    fn and(self, other: Forms) -> Forms {
+        Forms {
+            plain: self.plain || other.plain,
+            codes: self.codes || other.codes,
+            grouped: self.grouped || other.grouped,
+        }
+    }
 }
 
 impl Linear {
     pub(crate) fn rows(&self) -> usize {
         match &self.weights {
             Weights::Dense(dense) => dense.rows(),
+            Weights::Grouped(matrix) => matrix.rows(),
             Weights::Ternary { matrix, .. } => matrix.rows(),
         }
     }
@@ -115,6 +132,7 @@ impl Linear {
     pub(crate) fn cols(&self) -> usize {
         match &self.weights {
             Weights::Dense(dense) => dense.cols(),
+            Weights::Grouped(matrix) => matrix.cols(),
             Weights::Ternary { matrix, .. } => matrix.cols(),
         }
     }
@@ -123,6 +141,7 @@ impl Linear {
     pub(crate) fn tile_rows(&self) -> usize {
         match &self.weights {
             Weights::Dense(_) => 16,
+            Weights::Grouped(_) => kernels::grouped::Layout::TILE_ROWS,
             Weights::Ternary { matrix, .. } => matrix.layout().tile_rows(),
         }
     }
@@ -131,6 +150,7 @@ impl Linear {
     pub(crate) fn bytes(&self) -> usize {
         match &self.weights {
             Weights::Dense(dense) => dense.bytes(),
+            Weights::Grouped(matrix) => matrix.bytes(),
             Weights::Ternary { matrix, .. } => matrix.bytes(),
         }
     }
@@ -141,8 +161,30 @@ impl Linear {
     }
 
     fn forms(&self) -> Forms {
-        let codes = matches!(self.weights, Weights::Ternary { .. });
-        Forms { plain: !codes, codes }
+        Forms {
+            plain: matches!(self.weights, Weights::Dense(_)),
+            codes: matches!(self.weights, Weights::Ternary { .. }),
+            grouped: matches!(self.weights, Weights::Grouped(_)),
+        }
+    }
+
+    /// How the weights are stored, for example "ternary i2".
+    pub(crate) fn stored(&self) -> String {
+        match &self.weights {
+            Weights::Dense(dense) => dense.format().name().to_string(),
+            Weights::Grouped(matrix) => matrix.layout().to_string(),
+            Weights::Ternary { matrix, .. } => format!("ternary {}", matrix.layout()),
+        }
+    }
+
+    /// Whether the products are of eight-bit integers.
+    pub(crate) fn multiplies_integers(&self) -> bool {
+        !matches!(self.weights, Weights::Dense(_))
+    }
+
+    /// Adds a token to an input that this layer alone reads.
+    pub(crate) fn push(&self, kernels: &Kernels, row: &[f32], input: &mut Input) {
+        input.push(kernels, row, self.forms());
     }
 
     /// Rows `rows` of the product, `[rows, T]`. `factors` is scratch.
@@ -156,6 +198,9 @@ impl Linear {
     ) {
         match &self.weights {
             Weights::Dense(dense) => dense.matmul(kernels, rows.clone(), &input.x, out),
+            Weights::Grouped(matrix) => {
+                kernels.grouped_matmul(matrix.row_range(rows.clone()), input.grouped.view(), out)
+            }
             Weights::Ternary { matrix, factor } => {
                 // One rounding from the exact quotient.
                 factors.clear();
@@ -223,9 +268,7 @@ impl Fan {
     /// Adds a token to the inputs. `scratch` is as long as the row.
     pub(crate) fn push(&self, kernels: &Kernels, row: &[f32], inputs: &mut [Input; MAX_INPUTS], scratch: &mut [f32]) {
         if !self.separate() {
-            let forms = self.linears.iter().map(Linear::forms);
-            let forms =
-                forms.fold(Forms::default(), |a, b| Forms { plain: a.plain || b.plain, codes: a.codes || b.codes });
+            let forms = self.linears.iter().map(Linear::forms).fold(Forms::default(), Forms::and);
             return inputs[0].push(kernels, row, forms);
         }
         for (linear, input) in self.linears.iter().zip(inputs) {

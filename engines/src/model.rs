@@ -161,8 +161,12 @@ pub struct Facts {
     pub cache_bytes_per_position: u64,
     /// Multiplications and additions of one token in the linear layers.
     pub linear_operations: u64,
-    /// The same in the head.
+    /// Whether these are of eight-bit integers, and not of floats.
+    pub linear_integers: bool,
+    /// Multiplications and additions of one token in the head.
     pub head_operations: u64,
+    /// Whether these are of eight-bit integers, and not of floats.
+    pub head_integers: bool,
     /// Phases of one token's forward pass, each of which ends with all threads waiting for each other.
     pub decode_phases: usize,
 }

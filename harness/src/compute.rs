@@ -1,7 +1,7 @@
 //! What a model runs on, as it is said on the command line: threads, ISA level, cache format.
 
 use anyhow::Result;
-use engines::{CacheFormat, Cpu, Settings};
+use engines::{CacheFormat, Cpu, DensePacking, Packing, Settings};
 use kernels::Isa;
 use kernels::ternary::Layout;
 
@@ -23,6 +23,12 @@ pub struct Compute {
     /// How ternary weights are packed: see `harness list` [default: i2]
     #[arg(long, value_name = "LAYOUT", default_value_t = Layout::I2)]
     pub layout: Layout,
+    /// How the head is packed: stored (as in the files), or rounded to q8 or q4
+    #[arg(long, value_name = "FORMAT", default_value_t = DensePacking::Stored)]
+    pub head: DensePacking,
+    /// How dense linear layers are packed: stored, q8 or q4
+    #[arg(long, value_name = "FORMAT", default_value_t = DensePacking::Stored)]
+    pub dense: DensePacking,
 }
 
 impl Compute {
@@ -31,7 +37,8 @@ impl Compute {
     /// # Errors
     /// [`UserError`] where the environment names a level that this CPU lacks; threads that cannot be started.
     pub fn settings(&self) -> Result<Settings> {
-        settings(self.isa, self.threads, self.cache, self.layout)
+        let packing = Packing { ternary: self.layout, dense: self.dense, head: self.head };
+        settings(self.isa, self.threads, self.cache, packing)
     }
 }
 
@@ -39,13 +46,13 @@ impl Compute {
 ///
 /// # Errors
 /// As [`Compute::settings`].
-pub fn settings(isa: Option<Isa>, threads: Option<usize>, cache: CacheFormat, layout: Layout) -> Result<Settings> {
+pub fn settings(isa: Option<Isa>, threads: Option<usize>, cache: CacheFormat, packing: Packing) -> Result<Settings> {
     let isa = match isa {
         Some(isa) => isa,
         None => Isa::from_environment()?,
     };
     let threads = threads.unwrap_or_else(default_threads);
-    Ok(Settings { cpu: Cpu::new(isa, threads)?, cache, layout })
+    Ok(Settings { cpu: Cpu::new(isa, threads)?, cache, packing })
 }
 
 /// One thread for each physical core: a second thread on a core shares its memory bandwidth and its multipliers.

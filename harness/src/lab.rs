@@ -3,10 +3,9 @@
 use std::cell::{OnceCell, RefCell};
 
 use anyhow::{Context, Result};
-use engines::{CacheFormat, Cpu, Loaded, Settings};
+use engines::{CacheFormat, Cpu, Loaded, Packing, Settings};
 use indicatif::ProgressBar;
 use kernels::probe::{OPS, Probe};
-use kernels::ternary::Layout;
 use kernels::{Isa, Kernels};
 use serde::{Deserialize, Serialize};
 
@@ -71,7 +70,7 @@ impl Lab {
     /// # Errors
     /// A level that the CPU lacks, or threads that the system refuses.
     pub fn settings(&self, isa: Isa, threads: usize, cache: CacheFormat) -> Result<Settings> {
-        Ok(Settings { cpu: Cpu::new(isa, threads)?, cache, layout: Layout::I2 })
+        Ok(Settings { cpu: Cpu::new(isa, threads)?, cache, packing: Packing::default() })
     }
 
     /// The ceilings of this machine, measured when they are first asked for and kept for the run.

@@ -1,10 +1,11 @@
-//! Models by name: `models/NAME/card.toml` and the weights beside it, or anything else that the engines can load.
+//! Models by name: `models/NAME/card.toml` and the weights beside it, or anything else that the engines can load. A name may
+//! end in options, `NAME+layout=t5+head=q8+dense=q4`: the model packed so.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use engines::{Loaded, Settings, Spec};
+use engines::{Loaded, Packing, Settings, Spec};
 use serde::{Deserialize, Serialize};
 
 use crate::cli::UserError;
@@ -164,11 +165,37 @@ pub fn list() -> Result<Vec<ModelCard>> {
     Ok(cards)
 }
 
+/// The options that a model's name may end in.
+const OPTIONS: [&str; 3] = ["layout", "head", "dense"];
+
+/// A name without its options, and what they make of a packing.
+///
+/// # Errors
+/// [`UserError`] for an option that is not known or has no such value.
+fn options(name: &str, mut packing: Packing) -> Result<(&str, Packing)> {
+    let mut base = name;
+    // From the end, because paths may have a plus too.
+    while let Some((rest, option)) = base.rsplit_once('+')
+        && let Some((key, value)) = option.split_once('=')
+    {
+        let wrong = |problem: String| UserError::new(format!("{name}: {problem}"));
+        match key {
+            "layout" => packing.ternary = value.parse().map_err(wrong)?,
+            "head" => packing.head = value.parse().map_err(wrong)?,
+            "dense" => packing.dense = value.parse().map_err(wrong)?,
+            _ => return Err(UserError::unknown("option of a model", key, OPTIONS, &format!("in {name}"))),
+        }
+        base = rest;
+    }
+    Ok((base, packing))
+}
+
 /// What a name means: a model in `models/` (with its card), a folder, a file, or `synthetic:SHAPE[:SEED]`.
 ///
 /// # Errors
 /// [`UserError`] for a name that is none of these; it lists what there is.
 pub fn find(name: &str) -> Result<(Spec, Option<ModelCard>)> {
+    let (name, _) = options(name, Packing::default())?;
     if name.starts_with("synthetic:") {
         return Ok((Spec::parse(name).map_err(user_or_failure)?, None));
     }
@@ -203,11 +230,12 @@ fn is_name(text: &str) -> bool {
 /// As [`find`]; files that are not those on the card; anything that the engines find wrong.
 pub fn load(name: &str, settings: &Settings) -> Result<Loaded> {
     let (spec, card) = find(name)?;
+    let (_, packing) = options(name, settings.packing)?;
     if let Some(card) = &card {
         card.verify()?;
     }
     let bar = progress::bytes(0, &format!("loading {name}"));
-    let loaded = engines::load(&spec, settings, &|done, total| {
+    let loaded = engines::load(&spec, &Settings { packing, ..settings.clone() }, &|done, total| {
         bar.set_length(total);
         bar.set_position(done);
     });
@@ -256,6 +284,18 @@ mod tests {
         assert!(message.contains("there is no model 'no-such-model'") && message.contains("bitnet-2b-4t"), "{message}");
         let message = find("synthetic:nothing").unwrap_err().to_string();
         assert!(message.contains("nothing") && message.contains("bitnet-2b-4t"), "{message}");
+    }
+
+    #[test]
+    fn options_at_the_end_of_a_name_are_read_or_refused() {
+        let (base, packing) = options("a/b+c/model+layout=t5+head=q8", Packing::default()).unwrap();
+        assert_eq!(base, "a/b+c/model");
+        assert_eq!((packing.ternary.name(), packing.head.to_string()), ("t5", "q8".to_string()));
+        assert_eq!(options("x", packing).unwrap(), ("x", packing));
+        let says = |name: &str| options(name, Packing::default()).unwrap_err().to_string();
+        assert!(says("m+head=q3").contains("'q3'") && says("m+head=q3").contains("stored, q8, q4"));
+        assert!(says("m+haed=q8").contains("haed"));
+        assert!(find("synthetic:bitnet-tiny:3+dense=q4").is_ok());
     }
 
     #[test]

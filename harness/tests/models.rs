@@ -2,14 +2,14 @@
 
 mod toy;
 
-use engines::{CacheFormat, Cpu, Settings};
+use engines::{CacheFormat, Cpu, Packing, Settings};
 use harness::model;
 use kernels::Isa;
-use kernels::ternary::Layout;
 
 #[test]
 fn every_model_is_the_one_on_its_card_and_reads_text() {
-    let settings = Settings { cpu: Cpu::new(Isa::best(), 2).unwrap(), cache: CacheFormat::F32, layout: Layout::I2 };
+    let settings =
+        Settings { cpu: Cpu::new(Isa::best(), 2).unwrap(), cache: CacheFormat::F32, packing: Packing::default() };
     let cards = model::list().unwrap();
     assert!(!cards.is_empty(), "models/ is empty");
     for card in cards {

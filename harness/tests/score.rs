@@ -2,14 +2,14 @@
 
 mod toy;
 
-use engines::{CacheFormat, Cpu, Segment, Settings, Spec, Token, Want};
+use engines::{CacheFormat, Cpu, Packing, Segment, Settings, Spec, Token, Want};
 use harness::score::{self, ScoreConfig};
 use kernels::Isa;
-use kernels::ternary::Layout;
 use toy::Toy;
 
 fn load(toy: &Toy) -> engines::Loaded {
-    let settings = Settings { cpu: Cpu::new(Isa::best(), 2).unwrap(), cache: CacheFormat::F32, layout: Layout::I2 };
+    let settings =
+        Settings { cpu: Cpu::new(Isa::best(), 2).unwrap(), cache: CacheFormat::F32, packing: Packing::default() };
     engines::load(&Spec::parse(&toy.model()).unwrap(), &settings, &|_, _| {}).unwrap()
 }
 

@@ -1,9 +1,8 @@
 //! Engines as promises run them.
 
 use crate::golden::rows;
-use engines::{CacheFormat, Cpu, Error, Loaded, Logits, Model, Segment, Settings, Spec, Token, Want};
+use engines::{CacheFormat, Cpu, Error, Loaded, Logits, Model, Packing, Segment, Settings, Spec, Token, Want};
 use kernels::Isa;
-use kernels::ternary::Layout;
 use ndarray::Array2;
 use std::path::Path;
 use std::sync::Arc;
@@ -13,7 +12,11 @@ use std::sync::Arc;
 /// # Panics
 /// If this CPU lacks the level or the threads cannot be started.
 pub fn settings(isa: Isa, threads: usize, cache: CacheFormat) -> Settings {
-    Settings { cpu: Cpu::new(isa, threads).unwrap_or_else(|error| panic!("{error}")), cache, layout: Layout::I2 }
+    Settings {
+        cpu: Cpu::new(isa, threads).unwrap_or_else(|error| panic!("{error}")),
+        cache,
+        packing: Packing::default(),
+    }
 }
 
 /// The best level on one thread, with an exact cache.

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use std::sync::LazyLock;
 
 static SETTINGS: LazyLock<Settings> =
-    LazyLock::new(|| Settings { cpu: Cpu::new(kernels::Isa::best(), 1).expect("one thread"), cache: CacheFormat::F32, layout: kernels::ternary::Layout::I2 });
+    LazyLock::new(|| Settings { cpu: Cpu::new(kernels::Isa::best(), 1).expect("one thread"), cache: CacheFormat::F32, packing: engines::Packing::default() });
 
 /// A config that fits [`weights`].
 pub fn config() -> Value {

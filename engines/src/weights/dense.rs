@@ -128,6 +128,12 @@ impl Dense {
         with_slice!(&self.values, w => w.iter().map(|w| w.widen()).collect())
     }
 
+    /// The numbers of row r widened into `out` `[C]`.
+    pub(crate) fn row(&self, r: usize, out: &mut [f32]) {
+        let range = r * self.cols..(r + 1) * self.cols;
+        with_slice!(&self.values, w => out.iter_mut().zip(&w[range]).for_each(|(out, w)| *out = w.widen()));
+    }
+
     /// `out = w[rows] · x^T`, `[rows, T]`, for x `[T, C]`.
     pub(crate) fn matmul(&self, kernels: &Kernels, rows: Range<usize>, x: &[f32], out: &mut [f32]) {
         let range = rows.start * self.cols..rows.end * self.cols;

@@ -1,9 +1,9 @@
 //! Batching, threads, ISA, rewinding and cloning never change a bit.
 
 use crate::tiny::{Form, Recipe, Tiny, VOCAB, on, settings, tokens};
-use engines::{CacheFormat, Model, Segment, Settings, Spec, State, Token, Want, load};
+use engines::{CacheFormat, DensePacking, Model, Packing, Segment, Settings, Spec, State, Token, Want, load};
 use kernels::ternary::Layout;
-use kernels::{Isa, Rng};
+use kernels::{Isa, Rng, grouped};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use safetensors::Dtype;
@@ -62,12 +62,52 @@ fn every_layout_of_ternary_weights_gives_the_same_bits() {
     for layout in Layout::ALL {
         for isa in Isa::available() {
             for threads in [1, 2] {
-                let model = synthetic(&Settings { layout, ..on(isa, threads) });
+                let packing = Packing { ternary: layout, ..Packing::default() };
+                let model = synthetic(&Settings { packing, ..on(isa, threads) });
                 assert!(model.facts().weights.contains(layout.name()));
                 for count in [1, 2, 4, 5, 50, 130] {
                     let tokens = tokens(count, 640, 7);
                     let found = whole(&*model, &tokens);
                     assert!(found == whole(&*expected, &tokens), "{layout}, {count} tokens, {isa}, {threads} threads");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn dense_weights_in_groups_stay_near_and_have_the_same_bits_everywhere() {
+    let dense = Recipe { bitnet: false, form: Form::Plain(Dtype::F32), bias: true, tied: false, ..Recipe::default() };
+    let tokens = tokens(70, VOCAB, 9);
+    let load = |packing, isa, threads| Tiny::new(dense).load(&Settings { packing, ..on(isa, threads) }).unwrap();
+    let exact = whole(&*load(Packing::default(), Isa::best(), 1), &tokens);
+    let rms = |x: &[f32]| (x.iter().map(|x| x * x).sum::<f32>() / x.len() as f32).sqrt();
+    // Rounding to b bits leaves an error of about 2^-b of the weights' size, over a few layers.
+    for (layout, limit) in [(grouped::Layout::Q8, 0.03), (grouped::Layout::Q4, 0.4)] {
+        let format = DensePacking::Grouped(layout);
+        let head = Packing { head: format, ..Packing::default() };
+        for packing in [head, Packing { dense: format, ..head }] {
+            let model = load(packing, Isa::Scalar, 1);
+            let facts = model.facts();
+            assert!(facts.head_integers && facts.weights.contains(&format!("{layout} head")), "{}", facts.weights);
+            assert_eq!(facts.linear_integers, packing.dense == format);
+            let expected = whole(&*model, &tokens);
+            let apart: Vec<f32> = expected.iter().zip(&exact).map(|(a, b)| a - b).collect();
+            assert!(
+                rms(&apart) > 0.0 && rms(&apart) < limit * rms(&exact),
+                "{packing:?}: {}",
+                rms(&apart) / rms(&exact)
+            );
+            for isa in Isa::available() {
+                for threads in [1, 3] {
+                    let model = load(packing, isa, threads);
+                    for count in [1, 3, 70] {
+                        let found = whole(&*model, &tokens[..count]);
+                        assert!(
+                            found == expected[..count * VOCAB],
+                            "{packing:?}, {count} tokens, {isa}, {threads} threads"
+                        );
+                    }
                 }
             }
         }

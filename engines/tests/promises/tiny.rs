@@ -1,8 +1,7 @@
 //! Tiny models in every published form, as config.json and safetensors bytes.
 
-use engines::{CacheFormat, Cpu, Model, Result, Settings, load_from_memory};
+use engines::{CacheFormat, Cpu, Model, Packing, Result, Settings, load_from_memory};
 use half::{bf16, f16};
-use kernels::ternary::Layout;
 use kernels::{Isa, Rng};
 use safetensors::Dtype;
 use safetensors::tensor::TensorView;
@@ -198,7 +197,7 @@ pub(crate) fn settings() -> Settings {
 }
 
 pub(crate) fn on(isa: Isa, threads: usize) -> Settings {
-    Settings { cpu: Cpu::new(isa, threads).unwrap(), cache: CacheFormat::F32, layout: Layout::I2 }
+    Settings { cpu: Cpu::new(isa, threads).unwrap(), cache: CacheFormat::F32, packing: Packing::default() }
 }
 
 /// Tokens from a seed.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use clap::ValueEnum;
-use engines::{CacheFormat, Facts, Loaded, Model, State};
+use engines::{CacheFormat, DensePacking, Facts, Loaded, Model, Packing, State};
 use kernels::Isa;
 use kernels::ternary::Layout;
 use serde::Serialize;
@@ -19,7 +19,7 @@ use crate::{model, output, progress, speed, stats, table};
 #[derive(clap::Args)]
 #[command(after_help = "\
 Tests are pp P (read a prompt of P tokens) and tg N (generate N tokens one by one), each after D tokens of context. \
-All combinations of layouts, threads, ISA levels and tests are interleaved: each repetition runs every one of them once, in turn \
+All combinations of layouts, heads, threads, ISA levels and tests are interleaved: each repetition runs every one of them once, in turn \
 forwards and backwards, after a first run that does not count. So a machine that slows down for a while does not favour \
 one of them. Mean and standard deviation are llama-bench's; the median comes with the interval that covers the true \
 median with 95 % probability (from 6 repetitions on; below, it is the range of what was seen).
@@ -27,7 +27,7 @@ median with 95 % probability (from 6 repetitions on; below, it is the range of w
 Examples:
   harness bench --model synthetic:bitnet-2b-4t -p 512 -n 128 -t 1,2
   harness bench --model bitnet-5m -p 128,512 -n 64 -d 0,1024 --isa scalar,avx2,avx512 -r 10 -o json
-  harness bench --model synthetic:bitnet-2b-4t --layout i2,t5 -p 0 -n 32
+  harness bench --model synthetic:bitnet-2b-4t --layout i2,t5 --head stored,q8,q4 -p 0 -n 32
   harness bench --model bitnet-5m -n 256 -p 0 --profile decode.svg")]
 pub struct Args {
     /// A name in models/, a folder, a file, or synthetic:SHAPE or synthetic:SHAPE:SEED
@@ -54,6 +54,12 @@ pub struct Args {
     /// How ternary weights are packed; the model is loaded once for each
     #[arg(long, value_name = "LAYOUT,...", value_delimiter = ',', default_value = "i2")]
     layout: Vec<Layout>,
+    /// How the head is packed: stored (as in the files), or rounded to q8 or q4; with every layout
+    #[arg(long, value_name = "FORMAT,...", value_delimiter = ',', default_value = "stored")]
+    head: Vec<DensePacking>,
+    /// How dense linear layers are packed: stored, q8 or q4
+    #[arg(long, value_name = "FORMAT", default_value_t = DensePacking::Stored)]
+    dense: DensePacking,
     /// Repetitions of every test
     #[arg(long, short = 'r', value_name = "N", default_value = "5", value_parser = at_least_one)]
     repetitions: usize,
@@ -150,18 +156,23 @@ pub fn run(args: Args) -> Result<()> {
     let counts = if args.threads.is_empty() { vec![default_threads()] } else { args.threads.clone() };
     let widest = counts.iter().copied().max();
     let best = isas.iter().copied().max().flatten();
-    let load = |layout: &Layout| model::load(&args.model, &settings(best, widest, args.cache, *layout)?);
-    let loaded: Vec<Loaded> = args.layout.iter().map(load).collect::<Result<_>>()?;
+    let with_heads = |layout: &Layout| {
+        let packing = Packing { ternary: *layout, dense: args.dense, head: DensePacking::Stored };
+        args.head.iter().map(|head| Packing { head: *head, ..packing }).collect::<Vec<_>>()
+    };
+    let packings = args.layout.iter().flat_map(with_heads);
+    let load = |packing| model::load(&args.model, &settings(best, widest, args.cache, packing)?);
+    let loaded: Vec<Loaded> = packings.map(load).collect::<Result<_>>()?;
     let first = &*loaded[0].model;
     let tests = tests(&args, &first.facts())?;
 
-    // Bits do not depend on layout, ISA or threads, so one state serves every configuration.
+    // Speed does not depend on the numbers in a state, so one serves every configuration.
     let states: Vec<State> = args.depth.iter().map(|depth| speed::at_depth(first, *depth)).collect::<Result<_>>()?;
     let mut cases = Vec::new();
-    for (loaded, layout) in loaded.iter().zip(&args.layout) {
+    for loaded in &loaded {
         for isa in &isas {
             for threads in &counts {
-                let settings = settings(*isa, Some(*threads), args.cache, *layout)?;
+                let settings = settings(*isa, Some(*threads), args.cache, Packing::default())?;
                 let model = loaded.model.with(&settings);
                 for (at, depth) in args.depth.iter().copied().enumerate() {
                     for test in tests.iter().copied() {

@@ -41,6 +41,10 @@ pub struct Config {
 pub struct ModelTests {
     /// A name in `models/`, a folder, a file, or `synthetic:SHAPE[:SEED]`.
     pub model: String,
+    /// The same model packed otherwise, timed in the same blocks on the highest level: options as a model's name may end
+    /// in, for example `"layout=t5+head=q8"`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub packings: Vec<String>,
     /// What to time of it.
     pub tests: Vec<Test>,
 }
@@ -173,11 +177,25 @@ pub struct SpeedRow {
     pub below: Option<String>,
     /// How many times as fast as that on as many threads, within blocks.
     pub speedup_over_below: Option<Timed>,
+    /// The model that this one is another packing of.
+    #[serde(default)]
+    pub plain: Option<String>,
+    /// How many times as fast as that on the same level and as many threads, within blocks.
+    #[serde(default)]
+    pub speedup_over_plain: Option<Timed>,
 }
 
 impl Config {
     fn cache(&self) -> Result<CacheFormat, String> {
         compute::cache(&self.cache).map_err(|error| format!("cache = '{}': {error}", self.cache))
+    }
+}
+
+impl ModelTests {
+    /// The model as it is named, then in its other packings.
+    fn names(&self) -> Vec<String> {
+        let others = self.packings.iter().map(|options| format!("{}+{options}", self.model));
+        std::iter::once(self.model.clone()).chain(others).collect()
     }
 }
 
@@ -203,20 +221,27 @@ impl Experiment for Throughput {
         config.threads.check()?;
         config.cache()?;
         for entry in &config.models {
-            model::find(&entry.model).map_err(|error| format!("models: {error:#}"))?;
+            for name in entry.names() {
+                model::find(&name).map_err(|error| format!("models: {error:#}"))?;
+            }
             entry.tests.iter().try_for_each(Test::check).map_err(|error| format!("{}: {error}", entry.model))?;
         }
         Ok(())
     }
 
     fn run(config: &Config, lab: &Lab, emit: &mut dyn FnMut(Row) -> Result<()>) -> Result<()> {
-        let bar = lab.bar(config.models.iter().map(|entry| entry.tests.len() + 1).sum(), "throughput");
+        let steps = config.models.iter().map(|entry| entry.tests.len() + 1 + entry.packings.len()).sum();
+        let bar = lab.bar(steps, "throughput");
         for entry in &config.models {
-            bar.set_message(format!("loading {}", entry.model));
-            let (loaded, row) = load(config, &entry.model, lab)?;
-            emit(Row::Model(row))?;
-            bar.inc(1);
-            let facts = loaded.model.facts();
+            let mut packings = Vec::new();
+            for name in entry.names() {
+                bar.set_message(format!("loading {name}"));
+                let (loaded, row) = load(config, &name, lab)?;
+                emit(Row::Model(row))?;
+                packings.push((name, loaded.model));
+                bar.inc(1);
+            }
+            let facts = packings[0].1.facts();
             let mut done = Vec::new();
             for test in &entry.tests {
                 bar.set_message(format!("{}, {}", entry.model, told(test)));
@@ -224,7 +249,7 @@ impl Experiment for Throughput {
                 let name = (test.prefill, test.decode, test.depth, test.levels);
                 if !done.contains(&name) {
                     done.push(name);
-                    let rows = bench::speeds(&entry.model, loaded.model.as_ref(), &test, config, lab)
+                    let rows = bench::speeds(&packings, &test, config, lab)
                         .with_context(|| format!("{}, {}", entry.model, told(&test)))?;
                     rows.into_iter().try_for_each(|row| emit(Row::Speed(Box::new(row))))?;
                 }

@@ -91,6 +91,17 @@ impl fmt::Display for PackError {
 
 impl std::error::Error for PackError {}
 
+impl PackError {
+    /// The same in a matrix that has so many rows above these.
+    #[must_use]
+    pub fn after_rows(self, rows: usize) -> PackError {
+        match self {
+            PackError::NotFinite { row, column } => PackError::NotFinite { row: rows + row, column },
+            PackError::TooLarge { row, column } => PackError::TooLarge { row: rows + row, column },
+        }
+    }
+}
+
 /// A matrix `R × C` of integer codes with one f16 scale for each group of 32 columns of a row, packed. The same bytes
 /// on every machine. Rows and columns beyond the last ones of its tiles and groups hold weight 0.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -165,6 +176,24 @@ impl GroupedMatrix {
             }
         }
         Ok(matrix)
+    }
+
+    /// The rows of several matrices, one below the other: what threads packed piece by piece.
+    ///
+    /// # Panics
+    /// If there is none, if columns or layouts differ, or if a matrix before the last ends inside a tile.
+    pub fn stack(parts: &[GroupedMatrix]) -> GroupedMatrix {
+        let (first, last) = (&parts[0], parts.len() - 1);
+        let mut stacked = GroupedMatrix::unwritten(parts.iter().map(|part| part.rows).sum(), first.cols, first.layout);
+        let mut lines = &mut stacked.lines[..];
+        for (i, part) in parts.iter().enumerate() {
+            assert_eq!((part.cols, part.layout), (first.cols, first.layout), "part {i} of a stack");
+            assert!(i == last || part.rows.is_multiple_of(TILE_ROWS), "part {i} of a stack ends inside a tile");
+            let (own, rest) = lines.split_at_mut(part.lines.len());
+            own.copy_from_slice(&part.lines);
+            lines = rest;
+        }
+        stacked
     }
 
     /// Random codes and scales: a function of shape and seed. Every code of the layout occurs; scales are around 2^-9.

@@ -7,8 +7,9 @@ use crate::rope::Rope;
 use crate::team::lock;
 use crate::weights::dense::Dense;
 use crate::weights::{Source, TernaryForm};
-use crate::{Cpu, Error, Result, Settings};
-use kernels::ternary::Layout;
+use crate::{Cpu, DensePacking, Error, Packing, Result, Settings};
+use kernels::grouped::{self, GroupedMatrix};
+use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
 /// The linear layers of a block, in the order of their fans.
@@ -66,11 +67,23 @@ pub(crate) fn build(
     let table = |name: &str| checked_table(source, name, vocab, width, &settings.cpu);
     let embedding = table("model.embed_tokens.weight")?;
     let head = if config.tied { embedding.clone() } else { table("lm_head.weight")? };
+    let head_name = if config.tied { "model.embed_tokens.weight" } else { "lm_head.weight" };
+    let head = match settings.packing.head {
+        DensePacking::Stored => linear::Weights::Dense(head),
+        DensePacking::Grouped(layout) => {
+            // Pieces of whole tiles, for all threads.
+            const ROWS: usize = 1024;
+            let parts = in_parallel(&settings.cpu, vocab.div_ceil(ROWS), |i| {
+                rounded(source, head_name, &head, i * ROWS..vocab.min((i + 1) * ROWS), layout)
+            })?;
+            linear::Weights::Grouped(GroupedMatrix::stack(&parts))
+        }
+    };
     done.add(tables);
 
     let mut linears = Vec::with_capacity(jobs.len());
     for batch in jobs.chunks((4 * settings.cpu.threads()).max(MODULES.len())) {
-        linears.extend(in_parallel(&settings.cpu, batch.len(), |i| linear(source, &batch[i], settings.layout))?);
+        linears.extend(in_parallel(&settings.cpu, batch.len(), |i| linear(source, &batch[i], settings.packing))?);
         done.add(batch.iter().map(|job| (job.rows * job.cols) as u64).sum());
     }
     let mut linears = linears.into_iter();
@@ -87,7 +100,7 @@ pub(crate) fn build(
     });
     let layers = layers.collect();
     let rope = Rope::new(config.rope_theta, config.head_width, config.context);
-    let head = Linear { weights: linear::Weights::Dense(head), bias: None, pre_norm: None };
+    let head = Linear { weights: head, bias: None, pre_norm: None };
     let weights = Weights { config, embedding, layers, norm, head, rope };
     Ok(Transformer::new(Arc::new(weights), settings))
 }
@@ -179,8 +192,20 @@ fn not_finite(source: &dyn Source, name: &str, (row, column, value): (usize, usi
     Error::tensor(source.place(), name, format!("the number at row {row}, column {column} is {value}"))
 }
 
+/// Rows of a dense matrix, rounded in groups.
+fn rounded(
+    source: &dyn Source,
+    name: &str,
+    dense: &Dense,
+    rows: Range<usize>,
+    layout: grouped::Layout,
+) -> Result<GroupedMatrix> {
+    GroupedMatrix::from_rows(rows.len(), dense.cols(), layout, |r, out| dense.row(rows.start + r, out))
+        .map_err(|problem| Error::tensor(source.place(), name, problem.after_rows(rows.start)))
+}
+
 /// One linear layer.
-fn linear(source: &dyn Source, job: &Job<'_>, layout: Layout) -> Result<Linear> {
+fn linear(source: &dyn Source, job: &Job<'_>, packing: Packing) -> Result<Linear> {
     let Job { rows, cols, .. } = *job;
     let name = format!("{}.weight", job.name);
     let bias = job.bias.then(|| source.vector(&format!("{}.bias", job.name), rows)).transpose()?;
@@ -189,10 +214,14 @@ fn linear(source: &dyn Source, job: &Job<'_>, layout: Layout) -> Result<Linear> 
         if let Some(bad) = dense.not_finite(0..rows) {
             return Err(not_finite(source, &name, bad));
         }
-        return Ok(Linear { weights: linear::Weights::Dense(dense), bias, pre_norm: None });
+        let weights = match packing.dense {
+            DensePacking::Stored => linear::Weights::Dense(dense),
+            DensePacking::Grouped(layout) => linear::Weights::Grouped(rounded(source, &name, &dense, 0..rows, layout)?),
+        };
+        return Ok(Linear { weights, bias, pre_norm: None });
     };
     let (matrix, factor) = source.ternary(&name, rows, cols, quantisation.form)?;
-    let matrix = if matrix.layout() == layout { matrix } else { matrix.to_layout(layout) };
+    let matrix = if matrix.layout() == packing.ternary { matrix } else { matrix.to_layout(packing.ternary) };
     // This form multiplies what comes after the bias.
     let bias = match quantisation.form {
         TernaryForm::Multiplied => bias.map(|b| b.iter().map(|b| (f64::from(*b) * factor) as f32).collect()),

@@ -3,7 +3,7 @@
 use super::pass::{Pass, Source};
 use super::{Transformer, Weights, phases};
 use crate::config::Config;
-use crate::linear::{self, Linear};
+use crate::linear::Linear;
 use crate::team::lock;
 use crate::{Error, Facts, Inspect, LanguageModel, Model, Result, Segment, Settings, State, Token, Trace, Want};
 use std::sync::{Arc, Mutex};
@@ -30,7 +30,9 @@ impl Inspect for Transformer {
             other_bytes: 4 * vectors + bytes(weights.embedding.bytes() / vocab),
             cache_bytes_per_position: 2 * bytes(layers * weights.config.kv_width() * self.settings.cache.bytes()),
             linear_operations: 2 * numbers,
+            linear_integers: linears().all(Linear::multiplies_integers),
             head_operations: 2 * table,
+            head_integers: weights.head.multiplies_integers(),
             decode_phases: phases::of_one_token(layers),
         }
     }
@@ -104,15 +106,12 @@ impl Weights {
     fn description(&self) -> String {
         let mut kinds: Vec<String> = Vec::new();
         for linear in self.linears() {
-            let kind = match &linear.weights {
-                linear::Weights::Dense(dense) => dense.format().name().to_string(),
-                linear::Weights::Ternary { matrix, .. } => format!("ternary {}", matrix.layout()),
-            };
+            let kind = linear.stored();
             if !kinds.contains(&kind) {
                 kinds.push(kind);
             }
         }
         let head = if self.config.tied { "tied head" } else { "head" };
-        format!("{}, {} {head}", kinds.join(" and "), self.embedding.format().name())
+        format!("{}, {} {head}", kinds.join(" and "), self.head.stored())
     }
 }

@@ -194,7 +194,7 @@ impl Walk<'_, '_> {
         for (t, x) in slot.tokens.clone().zip(x.chunks_exact(config.width)) {
             if self.pass.wanted[t] {
                 self.kernels.rms_norm(x, &self.weights.norm, config.eps, norm);
-                inputs[0].push_plain(norm);
+                self.weights.head.push(self.kernels, norm, &mut inputs[0]);
             }
         }
     }

@@ -18,8 +18,8 @@ use crate::speed;
 
 /// Who takes part in a test.
 enum Contestant {
-    /// The model on a level and a number of threads.
-    Setting { isa: Isa, threads: usize, model: Arc<dyn Model> },
+    /// A packing of the model on a level and a number of threads.
+    Setting { packing: usize, isa: Isa, threads: usize, model: Arc<dyn Model> },
     /// What the machine can do.
     Ceiling { task: Task, threads: usize },
     /// The hand-overs of a decoded token between so many threads, and nothing else.
@@ -51,7 +51,9 @@ struct Work {
     other_bytes: u64,
     cache_bytes: u64,
     linear_operations: u64,
+    linear: Arithmetic,
     head_operations: u64,
+    head: Arithmetic,
 }
 
 impl Work {
@@ -59,6 +61,7 @@ impl Work {
     /// token streams them all, and the cache of every position before it.
     fn of(test: &Test, facts: &Facts) -> Work {
         let prompt = test.prefill.unwrap_or(1) as u64;
+        let arithmetic = |integers| if integers { Arithmetic::Int8 } else { Arithmetic::F32 };
         let before = match test.decode {
             // In the middle of the steps.
             Some(steps) => (test.depth + steps / 2) as u64,
@@ -70,7 +73,9 @@ impl Work {
             other_bytes: facts.other_bytes,
             cache_bytes: facts.cache_bytes_per_position * before,
             linear_operations: facts.linear_operations * prompt,
+            linear: arithmetic(facts.linear_integers),
             head_operations: facts.head_operations,
+            head: arithmetic(facts.head_integers),
         }
     }
 
@@ -79,17 +84,27 @@ impl Work {
     }
 }
 
-/// Times a test in all its settings.
-pub(super) fn speeds(name: &str, model: &dyn Model, test: &Test, config: &Config, lab: &Lab) -> Result<Vec<SpeedRow>> {
+/// Times a test of a model in all its packings (the plain one first) and settings.
+pub(super) fn speeds(
+    packings: &[(String, Arc<dyn Model>)],
+    test: &Test,
+    config: &Config,
+    lab: &Lab,
+) -> Result<Vec<SpeedRow>> {
+    let model = packings[0].1.as_ref();
     let facts = model.facts();
-    let work = Work::of(test, &facts);
+    let works: Vec<Work> = packings.iter().map(|(_, model)| Work::of(test, &model.facts())).collect();
     let counts = test.threads.as_ref().unwrap_or(&config.threads).resolve(lab.threads);
     let cache = config.cache().map_err(anyhow::Error::msg)?;
+    let levels = levels(test, model, config, lab);
     let mut contestants = Vec::new();
-    for isa in levels(test, model, config, lab) {
-        for &threads in &counts {
-            let settings = lab.settings(isa, threads, cache)?;
-            contestants.push(Contestant::Setting { isa, threads, model: model.with(&settings) });
+    for (packing, (_, model)) in packings.iter().enumerate() {
+        let levels = if packing == 0 { &levels[..] } else { &levels[levels.len() - 1..] };
+        for &isa in levels {
+            for &threads in &counts {
+                let settings = lab.settings(isa, threads, cache)?;
+                contestants.push(Contestant::Setting { packing, isa, threads, model: model.with(&settings) });
+            }
         }
     }
     if test.decode.is_some() {
@@ -98,14 +113,13 @@ pub(super) fn speeds(name: &str, model: &dyn Model, test: &Test, config: &Config
             contestants.push(Contestant::Handover { cpu, threads, phases: facts.decode_phases });
         }
     }
-    let linear = if facts.weights.starts_with("ternary") { Arithmetic::Int8 } else { Arithmetic::F32 };
     for &threads in &counts {
         let reads = STREAMS.map(Task::Read);
         let peaks = [Task::Peak(Arithmetic::Int8), Task::Peak(Arithmetic::F32)];
         contestants.extend(reads.into_iter().chain(peaks).map(|task| Contestant::Ceiling { task, threads }));
     }
     // Weights that do not fit the last-level cache come from memory; small ones are read where they lie.
-    let bytes = work.bytes() as u64;
+    let bytes = works[0].bytes() as u64;
     let large = bytes > 2 * lab.machine.last_level_bytes();
     let walked = if large { ceilings::memory_bytes(&lab.machine, counts[0]) } else { bytes };
     let most = counts.last().copied().unwrap_or(1);
@@ -117,7 +131,7 @@ pub(super) fn speeds(name: &str, model: &dyn Model, test: &Test, config: &Config
         |lines, command| carry_out(lines, command, large),
         |crew| measure(crew, &contestants, &config.budget, |model| sample(model, test, &mut state)),
     )?;
-    let contest = Contest { name, test, config, work, linear, contestants, samples, walked, large };
+    let contest = Contest { packings, test, config, works, contestants, samples, walked, large };
     contest.rows()
 }
 
@@ -188,11 +202,11 @@ fn rehearse(cpu: &Cpu, phases: usize, regions: u64) -> Result<f64> {
 
 /// What was measured of a test.
 struct Contest<'a> {
-    name: &'a str,
+    packings: &'a [(String, Arc<dyn Model>)],
     test: &'a Test,
     config: &'a Config,
-    work: Work,
-    linear: Arithmetic,
+    /// Of each packing.
+    works: Vec<Work>,
     contestants: Vec<Contestant>,
     samples: Samples,
     walked: u64,
@@ -233,20 +247,20 @@ impl Contest<'_> {
 
     /// The row of a setting; none for a ceiling.
     fn row(&self, index: usize) -> Result<Option<SpeedRow>> {
-        let Contestant::Setting { isa, threads, .. } = &self.contestants[index] else { return Ok(None) };
-        let (isa, threads) = (*isa, *threads);
-        let ceilings = (self.reader(threads), self.peak(threads, self.linear), self.peak(threads, Arithmetic::F32));
-        let (Some((reader, streams)), Some(linear), Some(f32)) = ceilings else {
+        let Contestant::Setting { packing, isa, threads, .. } = &self.contestants[index] else { return Ok(None) };
+        let (packing, isa, threads) = (*packing, *isa, *threads);
+        let (samples, work) = (&self.samples, &self.works[packing]);
+        let ceilings = (self.reader(threads), self.peak(threads, work.linear), self.peak(threads, work.head));
+        let (Some((reader, streams)), Some(linear), Some(head)) = ceilings else {
             bail!("the ceilings of {threads} threads were not measured");
         };
-        let (samples, work) = (&self.samples, &self.work);
         let read = self.read_bytes(threads);
         let done = |arithmetic| threads as f64 * burst(Kernels::best(), arithmetic, 1024) as f64 / 1024.0;
-        let (linear_done, f32_done) = (done(self.linear), done(Arithmetic::F32));
+        let (linear_done, head_done) = (done(work.linear), done(work.head));
         let by_bandwidth = |time: &dyn Fn(usize) -> f64| work.bytes() / read * time(reader) / time(index);
         let by_peak = |time: &dyn Fn(usize) -> f64| {
             let linear = work.linear_operations as f64 / linear_done * time(linear);
-            let head = work.head_operations as f64 / f32_done * time(f32);
+            let head = work.head_operations as f64 / head_done * time(head);
             (linear + head) / time(index)
         };
         let share_of_bandwidth = samples.derived(by_bandwidth);
@@ -261,13 +275,22 @@ impl Contest<'_> {
                 );
             }
         }
-        let one = self.find(|c| matches!(c, Contestant::Setting { isa: i, threads: 1, .. } if *i == isa));
+        let setting = |of: usize, on: usize| {
+            self.find(|c| {
+                matches!(c, Contestant::Setting { packing, isa: level, threads, .. }
+                if (*packing, *level, *threads) == (of, isa, on))
+            })
+        };
+        let one = setting(packing, 1);
+        let plain = setting(0, threads).filter(|_| packing > 0);
         let below = self
             .contestants
             .iter()
             .enumerate()
             .filter_map(|(i, contestant)| match contestant {
-                Contestant::Setting { isa: level, threads: t, .. } if *t == threads && *level < isa => {
+                Contestant::Setting { packing: of, isa: level, threads: t, .. }
+                    if (*of, *t) == (packing, threads) && *level < isa =>
+                {
                     Some((i, *level))
                 }
                 _ => None,
@@ -277,7 +300,7 @@ impl Contest<'_> {
         let seconds = samples.seconds(index);
         let tokens = self.test.prefill.unwrap_or(1) as f64;
         Ok(Some(SpeedRow {
-            model: self.name.to_string(),
+            model: self.packings[packing].0.clone(),
             test: if self.test.prefill.is_some() { "prefill" } else { "decode" }.to_string(),
             tokens: self.test.prefill.or(self.test.decode).unwrap_or(0),
             depth: self.test.depth,
@@ -298,13 +321,15 @@ impl Contest<'_> {
                 if self.large { "from memory" } else { "as many bytes as a token" }
             ),
             ceiling_gops: samples.seconds(linear).map(|time| linear_done / time / 1e9),
-            arithmetic: arithmetic_name(self.linear).to_string(),
+            arithmetic: arithmetic_name(work.linear).to_string(),
             share_of_bandwidth,
             share_of_peak,
             share_of_handover: handover.map(|handover| samples.derived(|time| time(handover) / time(index))),
             speedup_over_one_thread: one.filter(|_| threads > 1).map(|one| samples.speedup(index, one)),
             below: below.map(|(_, level)| level.name().to_string()),
             speedup_over_below: below.map(|(below, _)| samples.speedup(index, below)),
+            plain: plain.map(|_| self.packings[0].0.clone()),
+            speedup_over_plain: plain.map(|plain| samples.speedup(index, plain)),
         }))
     }
 }
@@ -327,7 +352,9 @@ mod tests {
             other_bytes: 7,
             cache_bytes_per_position: 3,
             linear_operations: 800,
+            linear_integers: true,
             head_operations: 500,
+            head_integers: false,
             decode_phases: 10,
         }
     }

@@ -169,7 +169,8 @@ fn test_name(row: &SpeedRow) -> String {
 fn speed_table(speeds: &[&SpeedRow]) -> Table {
     let caption = "Speeds. The wait is the time to the first token (prefill) or of a step (decode). Shares are of the \
                    bandwidth and the peak measured in the same blocks with as many threads; the hand-over is the share of a step that \
-                   an empty walk through its phases takes; ratios are taken within blocks.";
+                   an empty walk through its phases takes; ratios are taken within blocks, × plain over the same model as its \
+                   name alone says on the same level and threads.";
     let mut table = Table::new(
         caption,
         &[
@@ -184,6 +185,7 @@ fn speed_table(speeds: &[&SpeedRow]) -> Table {
             ">hand-over",
             ">× one thread",
             ">× level below",
+            ">× plain",
             ">n",
         ],
     );
@@ -203,6 +205,7 @@ fn speed_table(speeds: &[&SpeedRow]) -> Table {
                 row.share_of_handover.map_or("–".to_string(), |share| format::percent(share.median)),
                 ratio(row.speedup_over_one_thread),
                 ratio(row.speedup_over_below),
+                ratio(row.speedup_over_plain),
                 row.tokens_per_s.n.to_string(),
             ],
         );
@@ -210,9 +213,10 @@ fn speed_table(speeds: &[&SpeedRow]) -> Table {
     table
 }
 
-/// One chart for each model: tests from top to bottom, a series for each setting.
+/// One chart for each model, its other packings aside: tests from top to bottom, a series for each setting.
 fn speed_figures(models: &[&ModelRow], speeds: &[&SpeedRow]) -> Vec<Figure> {
-    models.iter().enumerate().filter_map(|(i, model)| speed_figure(i + 1, &model.model, speeds)).collect()
+    let plain = |model: &&&ModelRow| speeds.iter().all(|row| row.model != model.model || row.plain.is_none());
+    models.iter().filter(plain).enumerate().filter_map(|(i, model)| speed_figure(i + 1, &model.model, speeds)).collect()
 }
 
 fn speed_figure(number: usize, model: &str, speeds: &[&SpeedRow]) -> Option<Figure> {
@@ -288,6 +292,8 @@ mod tests {
             speedup_over_one_thread: None,
             below: None,
             speedup_over_below: None,
+            plain: None,
+            speedup_over_plain: None,
         }))
     }
 

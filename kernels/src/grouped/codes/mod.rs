@@ -56,8 +56,8 @@ impl Kernels {
     }
 }
 
-/// Quantised tokens that own their numbers.
-#[derive(Clone, Debug)]
+/// Quantised tokens that own their numbers. All have the same number of columns.
+#[derive(Clone, Debug, Default)]
 pub struct Codes {
     codes: Vec<i8>,
     stride: usize,
@@ -86,6 +86,43 @@ impl Codes {
             let codes = &mut self.codes[t * self.stride..][..self.stride];
             kernels.quantise_groups(x, codes, &mut self.scales[of_token.clone()], &mut self.sums[of_token]);
         }
+    }
+
+    /// Takes all tokens away and keeps the room.
+    pub fn clear(&mut self) {
+        self.codes.clear();
+        self.scales.clear();
+        self.sums.clear();
+    }
+
+    /// Quantises one more token `[C]`.
+    ///
+    /// # Panics
+    /// If the tokens before it have another number of columns, as far as their padded width tells.
+    pub fn push(&mut self, kernels: &Kernels, row: &[f32]) {
+        let stride = Activations::stride_for(row.len());
+        assert!(self.codes.is_empty() || self.stride == stride, "a token of {} columns", row.len());
+        self.stride = stride;
+        let (codes, groups) = (self.codes.len(), self.scales.len());
+        self.codes.resize(codes + stride, 0);
+        self.scales.resize(groups + stride / GROUP, 0.0);
+        self.sums.resize(groups + stride / GROUP, 0);
+        kernels.quantise_groups(row, &mut self.codes[codes..], &mut self.scales[groups..], &mut self.sums[groups..]);
+    }
+
+    /// Adds the tokens of another.
+    ///
+    /// # Panics
+    /// If both have tokens, of different padded widths.
+    pub fn append(&mut self, other: &Codes) {
+        if other.codes.is_empty() {
+            return;
+        }
+        assert!(self.codes.is_empty() || self.stride == other.stride, "tokens of another width");
+        self.stride = other.stride;
+        self.codes.extend_from_slice(&other.codes);
+        self.scales.extend_from_slice(&other.scales);
+        self.sums.extend_from_slice(&other.sums);
     }
 
     /// What a product reads.
