@@ -1,16 +1,29 @@
 //! What a model runs on.
 
 use crate::team::{Member, Team};
-use crate::{Error, Result};
+use crate::{Error, Result, Watch};
 use kernels::ternary::Layout;
 use kernels::{Isa, Kernels, grouped};
 use std::sync::Arc;
 
 /// A table of kernels and the threads that call them. Cheap to clone: clones share the threads.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Cpu {
     kernels: &'static Kernels,
     team: Arc<Team>,
+    watch: Option<Arc<dyn Watch>>,
+}
+
+impl std::fmt::Debug for Cpu {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Cpu { kernels, team, watch } = self;
+        let isa = kernels.isa();
+        f.debug_struct("Cpu")
+            .field("isa", &isa)
+            .field("threads", &team.threads())
+            .field("watched", &watch.is_some())
+            .finish()
+    }
 }
 
 /// The most threads that can be asked for: far above any machine, far below what would exhaust one.
@@ -27,7 +40,13 @@ impl Cpu {
         if !(1..=MAX_THREADS).contains(&threads) {
             return Err(Error::Cpu(format!("{threads} threads: expected 1 to {MAX_THREADS}")));
         }
-        Ok(Cpu { kernels, team: Arc::new(Team::new(threads)?) })
+        Ok(Cpu { kernels, team: Arc::new(Team::new(threads)?), watch: None })
+    }
+
+    /// The same threads, with `watch` hearing where they are in each forward pass.
+    #[must_use]
+    pub fn watched(&self, watch: Arc<dyn Watch>) -> Cpu {
+        Cpu { watch: Some(watch), ..self.clone() }
     }
 
     /// The table.
@@ -51,7 +70,12 @@ impl Cpu {
 
     /// One parallel region: see [`Team::run`].
     pub(crate) fn team<T: Send>(&self, body: impl Fn(&Member<'_>) -> Result<T> + Sync) -> Result<Vec<T>> {
-        self.team.run(body)
+        self.team.run(None, body)
+    }
+
+    /// One parallel region whose members say where they are, if anyone watches.
+    pub(crate) fn watched_team<T: Send>(&self, body: impl Fn(&Member<'_>) -> Result<T> + Sync) -> Result<Vec<T>> {
+        self.team.run(self.watch.as_deref(), body)
     }
 }
 

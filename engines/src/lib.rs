@@ -25,6 +25,7 @@ mod llama2c;
 mod load;
 mod model;
 mod models;
+mod nucleus;
 mod plan;
 mod rope;
 pub mod sample;
@@ -32,6 +33,7 @@ mod shapes;
 mod state;
 mod team;
 mod tokenizer;
+mod watch;
 mod weights;
 
 pub use cpu::{CacheFormat, Cpu, DensePacking, Packing, Settings};
@@ -43,3 +45,4 @@ pub use model::{
 pub use shapes::{NamedShape, SHAPES};
 pub use state::State;
 pub use tokenizer::{TextStream, Tokenizer};
+pub use watch::{Step, StepCost, StepKind, Watch};

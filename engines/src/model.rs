@@ -1,6 +1,6 @@
 //! The interface of every model, and the list of architectures.
 
-use crate::{Result, Settings, State};
+use crate::{Result, Settings, State, StepCost};
 use std::sync::Arc;
 
 /// A token's number, below the vocabulary's size.
@@ -103,6 +103,10 @@ impl std::fmt::Debug for Logits {
 pub trait Inspect {
     /// Sizes and costs.
     fn facts(&self) -> Facts;
+
+    /// The least that each kind of step costs when `tokens` tokens are read after `depth` others and the last one's logits
+    /// are wanted; kinds that the model has not are left out.
+    fn step_costs(&self, tokens: usize, depth: usize) -> Vec<StepCost>;
 
     /// Reads tokens as `forward` does and keeps the hidden states.
     ///

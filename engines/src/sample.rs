@@ -5,7 +5,7 @@
 //! function of (seed, position, token). So the text is a function of the seed, whatever proposed its tokens
 //! (drafter-invariant speculation, arXiv 2408.07978), and the same on every machine.
 
-use crate::{Error, Result, Token};
+use crate::{Error, Result, Token, nucleus};
 use kernels::{Kernels, Rng};
 
 /// Settings of the choice. All of them at their neutral values is plain sampling; [`Sampler::greedy`] takes the largest.
@@ -158,24 +158,13 @@ impl Sampler {
         }
         let mut p: Vec<f32> = tokens.iter().map(|t| scaled[*t as usize]).collect();
         kernels.softmax(&mut p);
-        let mut ranked: Vec<(f32, Token)> = p.into_iter().zip(tokens.iter().copied()).collect();
+        let mut likely: Vec<(f32, Token)> = p.into_iter().zip(tokens.iter().copied()).collect();
         if self.top_p < 1.0 {
-            // All tokens below this together miss 1 - top_p, so none of them can be needed.
-            let floor = (1.0 - self.top_p) / ranked.len() as f32;
-            ranked.retain(|(p, _)| *p >= floor);
+            nucleus::keep(&mut likely, self.top_p);
         }
-        ranked.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
-        if self.top_p < 1.0 {
-            let mut sum = 0.0f64;
-            let kept = ranked.iter().position(|(p, _)| {
-                sum += f64::from(*p);
-                sum >= f64::from(self.top_p)
-            });
-            ranked.truncate(kept.map_or(ranked.len(), |last| last + 1));
-        }
-        let floor = self.min_p * ranked.first().map_or(0.0, |(p, _)| *p);
+        let floor = self.min_p * likely.iter().fold(0.0, |most: f32, (p, _)| most.max(*p));
         tokens.clear();
-        tokens.extend(ranked.into_iter().filter(|(p, _)| *p >= floor).map(|(_, token)| token));
+        tokens.extend(likely.into_iter().filter(|(p, _)| *p >= floor).map(|(_, token)| token));
         Some(tokens)
     }
 }

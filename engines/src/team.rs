@@ -9,7 +9,7 @@
 //! A member that fails or panics poisons the barrier: the others leave at their next wait, and the region returns the
 //! first real error.
 
-use crate::{Error, Result};
+use crate::{Error, Result, Step, Watch};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::*};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -41,16 +41,21 @@ impl Team {
         1 + self.pool.as_ref().map_or(0, rayon::ThreadPool::current_num_threads)
     }
 
-    /// Runs `body` once on every member at the same time and gives what each returned, by index.
+    /// Runs `body` once on every member at the same time and gives what each returned, by index. `watch` hears where they
+    /// are.
     ///
     /// # Errors
     /// The first error of a member, or [`Error::Thread`] if one panicked.
-    pub(crate) fn run<T: Send>(&self, body: impl Fn(&Member<'_>) -> Result<T> + Sync) -> Result<Vec<T>> {
+    pub(crate) fn run<T: Send>(
+        &self,
+        watch: Option<&dyn Watch>,
+        body: impl Fn(&Member<'_>) -> Result<T> + Sync,
+    ) -> Result<Vec<T>> {
         let _region = lock(&self.region);
         let barrier = Barrier::new(self.threads());
         let results: Vec<Mutex<Option<Result<T>>>> = (0..self.threads()).map(|_| Mutex::new(None)).collect();
         let member = |index: usize| {
-            let member = Member { index, barrier: &barrier };
+            let member = Member { index, barrier: &barrier, watch };
             let result = catch_unwind(AssertUnwindSafe(|| body(&member)))
                 .unwrap_or_else(|panic| Err(Error::Thread(message(&*panic))));
             if result.is_err() {
@@ -119,12 +124,28 @@ pub(crate) fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
 pub(crate) struct Member<'a> {
     index: usize,
     barrier: &'a Barrier,
+    watch: Option<&'a dyn Watch>,
 }
 
 impl Member<'_> {
     /// 0 for the calling thread, then 1, 2, ...
     pub(crate) fn index(&self) -> usize {
         self.index
+    }
+
+    /// Says that this member begins its share of a step, which ends with the next [`Member::phase`] or [`Member::end`].
+    pub(crate) fn begin(&self, step: Step) {
+        if let Some(watch) = self.watch {
+            watch.begin(self.index, step);
+        }
+    }
+
+    /// Says that a step without a phase is over.
+    pub(crate) fn end(&self) {
+        if let Some(watch) = self.watch {
+            watch.done(self.index);
+            watch.left(self.index);
+        }
     }
 
     /// Shares `items` among the members: each index goes to one of them, in ascending order of claiming. Returns when
@@ -140,7 +161,14 @@ impl Member<'_> {
             }
             work(item)?;
         }
-        self.barrier.wait()
+        if let Some(watch) = self.watch {
+            watch.done(self.index);
+        }
+        self.barrier.wait()?;
+        if let Some(watch) = self.watch {
+            watch.left(self.index);
+        }
+        Ok(())
     }
 }
 
@@ -239,7 +267,7 @@ mod tests {
             assert_eq!(team.threads(), threads);
             let cells: Vec<AtomicUsize> = (0..100).map(|_| AtomicUsize::new(0)).collect();
             let sizes = [0, 1, 7, 100];
-            let all = team.run(|member| {
+            let all = team.run(None, |member| {
                 for phase in 0..50 {
                     member.phase(sizes[phase % 4], |i| {
                         cells[i].fetch_add(1, Relaxed);
@@ -263,7 +291,7 @@ mod tests {
         let team = Team::new(3).unwrap();
         for culprit in 0..3 {
             let error = team
-                .run(|member| {
+                .run(None, |member| {
                     for _ in 0..10 {
                         member.phase(5, |_| Ok(()))?;
                         if member.index() == culprit {
@@ -275,15 +303,15 @@ mod tests {
                 .unwrap_err();
             assert!(matches!(&error, Error::Input(text) if text == "the culprit"), "{error}");
         }
-        assert!(team.run(|_| Ok(())).is_ok(), "the team can be used again");
+        assert!(team.run(None, |_| Ok(())).is_ok(), "the team can be used again");
     }
 
     #[test]
     fn a_panicking_member_becomes_an_error() {
         let team = Team::new(2).unwrap();
-        let error = team.run(|member| member.phase(8, |i| if i == 3 { panic!("item three") } else { Ok(()) }));
+        let error = team.run(None, |member| member.phase(8, |i| if i == 3 { panic!("item three") } else { Ok(()) }));
         assert!(error.unwrap_err().to_string().contains("item three"));
-        assert!(team.run(|member| member.phase(8, |_| Ok(()))).is_ok());
+        assert!(team.run(None, |member| member.phase(8, |_| Ok(()))).is_ok());
     }
 
     #[test]
@@ -294,7 +322,7 @@ mod tests {
             for _ in 0..4 {
                 scope.spawn(|| {
                     for _ in 0..50 {
-                        team.run(|member| {
+                        team.run(None, |member| {
                             member.phase(3, |_| {
                                 count.fetch_add(1, Relaxed);
                                 Ok(())

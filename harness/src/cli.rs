@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 
+use crate::guests::Guests;
 use crate::{commands, output};
 
 /// Ryzanstein: which kernel, layout, cache or model is better on this CPU, by how much, and how sure are we.
@@ -49,13 +50,13 @@ impl Cli {
     ///
     /// # Errors
     /// What went wrong, as one sentence; [`UserError`] in its chain where the command line itself is at fault.
-    pub fn run(self) -> Result<()> {
+    pub fn run(self, guests: &Guests) -> Result<()> {
         match self.command {
-            Command::Experiment(args) => commands::experiment::run(args),
+            Command::Experiment(args) => commands::experiment::run(args, guests),
             Command::Report(args) => commands::report::run(args),
-            Command::Info(args) => commands::info::run(args),
-            Command::List(args) => commands::list::run(args),
-            Command::Kernels(args) => commands::kernels::run(args),
+            Command::Info(args) => commands::info::run(args, guests),
+            Command::List(args) => commands::list::run(args, guests),
+            Command::Kernels(args) => commands::kernels::run(args, guests),
             Command::Perplexity(args) => commands::perplexity::run(args),
             Command::Bench(args) => commands::bench::run(args),
             Command::Generate(args) => commands::generate::run(args),

@@ -2,11 +2,8 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
-use harness::cli::{self, Cli};
+use harness::guests::{self, Guests};
 
 fn main() -> ExitCode {
-    let line = Cli::parse();
-    let outcome = line.run();
-    cli::exit_code(outcome)
+    guests::run(&Guests::default())
 }

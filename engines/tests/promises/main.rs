@@ -8,3 +8,4 @@ mod same_bits;
 mod sampling;
 mod tiny;
 mod tokenizer;
+mod watching;

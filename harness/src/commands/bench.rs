@@ -1,19 +1,23 @@
 //! `harness bench`: tokens per second of reading and of generating, as llama-bench measures them.
 
-use std::path::{Path, PathBuf};
+use std::fs::File;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use clap::ValueEnum;
-use engines::{CacheFormat, DensePacking, Facts, Loaded, Model, Packing, State};
+use engines::{CacheFormat, DensePacking, Facts, Loaded, Model, Packing, Settings, State};
 use kernels::Isa;
 use kernels::ternary::Layout;
 use serde::Serialize;
 
 use crate::cli::UserError;
 use crate::compute::{at_least_one, cache, default_threads, isa, settings, threads};
+use crate::profile::Profile;
 use crate::quantity::Timed;
 use crate::{model, output, progress, speed, stats, table};
+
+mod breakdown;
 
 /// What may be said after `harness bench`.
 #[derive(clap::Args)]
@@ -28,6 +32,7 @@ Examples:
   harness bench --model synthetic:bitnet-2b-4t -p 512 -n 128 -t 1,2
   harness bench --model bitnet-5m -p 128,512 -n 64 -d 0,1024 --isa scalar,avx2,avx512 -r 10 -o json
   harness bench --model synthetic:bitnet-2b-4t --layout i2,t5 --head stored,q8,q4 -p 0 -n 32
+  harness bench --model synthetic:bitnet-2b-4t -p 0 -n 32 --breakdown --trace trace.json
   harness bench --model bitnet-5m -n 256 -p 0 --profile decode.svg")]
 pub struct Args {
     /// A name in models/, a folder, a file, or synthetic:SHAPE or synthetic:SHAPE:SEED
@@ -69,6 +74,12 @@ pub struct Args {
     /// The same as -o json
     #[arg(long)]
     json: bool,
+    /// Print where the time goes instead: time, bytes and share of the ceilings of each kind of step
+    #[arg(long)]
+    breakdown: bool,
+    /// Write the steps of every thread for chrome://tracing or Perfetto (one combination only)
+    #[arg(long, value_name = "FILE.json")]
+    trace: Option<PathBuf>,
     /// Write a flame graph of the timed runs (slows them a little)
     #[arg(long, value_name = "FILE.svg")]
     profile: Option<PathBuf>,
@@ -97,6 +108,7 @@ enum Test {
 /// What is timed: a model on a CPU setting, after a depth, in a test.
 struct Case {
     model: Arc<dyn Model>,
+    settings: Settings,
     isa: Isa,
     threads: usize,
     /// Index of the depth's state.
@@ -106,14 +118,19 @@ struct Case {
 }
 
 impl Case {
+    /// Seconds of one run.
+    fn seconds(&self, states: &[State]) -> Result<f64> {
+        let mut state = states[self.at].clone();
+        match self.test {
+            Test::Prompt(tokens) => speed::prefill_from(&*self.model, &mut state, tokens),
+            Test::Generate(tokens) => Ok(speed::decode_from(&*self.model, &mut state, tokens)?.iter().sum()),
+        }
+    }
+
     /// Tokens per second of one run.
     fn run(&self, states: &[State]) -> Result<f64> {
-        let mut state = states[self.at].clone();
-        let (tokens, seconds) = match self.test {
-            Test::Prompt(tokens) => (tokens, speed::prefill_from(&*self.model, &mut state, tokens)?),
-            Test::Generate(tokens) => (tokens, speed::decode_from(&*self.model, &mut state, tokens)?.iter().sum()),
-        };
-        Ok(tokens as f64 / seconds)
+        let (Test::Prompt(tokens) | Test::Generate(tokens)) = self.test;
+        Ok(tokens as f64 / self.seconds(states)?)
     }
 
     fn name(&self) -> String {
@@ -176,12 +193,16 @@ pub fn run(args: Args) -> Result<()> {
                 let model = loaded.model.with(&settings);
                 for (at, depth) in args.depth.iter().copied().enumerate() {
                     for test in tests.iter().copied() {
-                        let isa = settings.cpu.kernels().isa();
-                        cases.push(Case { model: model.clone(), isa, threads: *threads, at, depth, test });
+                        let (isa, threads) = (settings.cpu.kernels().isa(), *threads);
+                        let (model, settings) = (model.clone(), settings.clone());
+                        cases.push(Case { model, settings, isa, threads, at, depth, test });
                     }
                 }
             }
         }
+    }
+    if args.breakdown || args.trace.is_some() {
+        return broken_down(&args, &cases, &states);
     }
     let sampler = profile.as_ref().map(Profile::sample).transpose()?;
     let samples = interleave(&cases, &states, args.repetitions)?;
@@ -197,6 +218,28 @@ pub fn run(args: Args) -> Result<()> {
         Format::Json => output::json(&rows),
         Format::Csv => output::text(&csv(&rows)),
         Format::Md => output::line(&markdown(&rows)),
+    }
+}
+
+/// Where the time goes, printed or written as a trace or both.
+fn broken_down(args: &Args, cases: &[Case], states: &[State]) -> Result<()> {
+    let trace = args.trace.as_ref().map(|path| {
+        if cases.len() > 1 {
+            return Err(UserError::new(format!("{} combinations: a trace shows one", cases.len())));
+        }
+        File::create(path)
+            .map(|file| (file, path))
+            .map_err(|error| UserError::new(format!("cannot write {}: {error}", path.display())))
+    });
+    let trace = trace.transpose()?;
+    let found = breakdown::measure(cases, states, args.repetitions)?;
+    if let (Some((file, path)), [only]) = (trace, &found[..]) {
+        only.trace(file, path)?;
+    }
+    match (args.breakdown, args.json || args.output == Format::Json) {
+        (false, _) => Ok(()),
+        (true, true) => output::json(&found),
+        (true, false) => output::text(&found.iter().map(breakdown::Breakdown::text).collect::<Vec<_>>().join("\n")),
     }
 }
 
@@ -324,37 +367,6 @@ fn csv(rows: &[Row]) -> String {
 /// A cell of CSV (RFC 4180).
 fn quoted(cell: &str) -> String {
     if cell.contains([',', '"', '\n']) { format!("\"{}\"", cell.replace('"', "\"\"")) } else { cell.to_string() }
-}
-
-/// A flame graph in the making.
-struct Profile {
-    path: PathBuf,
-    file: std::fs::File,
-}
-
-impl Profile {
-    /// Opens the file first: a path that cannot be written should not surface after the measurement.
-    fn start(path: &Path) -> Result<Profile> {
-        let file = std::fs::File::create(path)
-            .map_err(|error| UserError::new(format!("cannot write {}: {error}", path.display())))?;
-        Ok(Profile { path: path.to_path_buf(), file })
-    }
-
-    /// Begins to look at the stacks of all threads, 997 times a second.
-    fn sample(&self) -> Result<pprof::ProfilerGuard<'static>> {
-        pprof::ProfilerGuardBuilder::default()
-            .frequency(997)
-            .blocklist(&["libc", "libgcc", "pthread", "vdso"])
-            .build()
-            .context("cannot start the profiler")
-    }
-
-    fn write(self, guard: &pprof::ProfilerGuard<'_>) -> Result<()> {
-        let report = guard.report().build().context("cannot read the profile")?;
-        report.flamegraph(&self.file).with_context(|| format!("cannot write {}", self.path.display()))?;
-        eprintln!("wrote the flame graph to {}", self.path.display());
-        Ok(())
-    }
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use kernels::Isa;
 use crate::cli::UserError;
 use crate::contest::Budget;
 use crate::experiment::Plan;
+use crate::guests::Guests;
 use crate::lab::{Lab, Threads};
 use crate::machine::{Compiler, Machine};
 use crate::record::{self, FORMAT, Folder, Manifest, Planned, State};
@@ -42,12 +43,12 @@ pub struct Args {
 /// # Errors
 /// A file that cannot be understood (before anything is measured), an output that cannot be written, or an experiment that
 /// failed (after the others have run and the report is written).
-pub fn run(args: Args) -> Result<()> {
+pub fn run(args: Args, guests: &Guests) -> Result<()> {
     let plans = plans(&args.names, args.quick)?;
     let machine = Machine::read();
     let threads = args.threads.unwrap_or_else(compute::default_threads);
     let isa = args.isa.map_or_else(Isa::from_environment, Ok)?;
-    let lab = Lab::new(machine, threads, isa, args.seed, args.quick);
+    let lab = Lab::new(machine, threads, isa, args.seed, args.quick).with_ops(&guests.ops);
     for plan in &plans {
         plan.check(&lab)?;
     }

@@ -2,12 +2,12 @@
 
 use anyhow::Result;
 use kernels::Isa;
-use kernels::probe::OPS;
 use serde::Serialize;
 
 use crate::ceilings::{Ceilings, Place};
 use crate::compute;
 use crate::experiments::kernels::{VariantRow, variants};
+use crate::guests::Guests;
 use crate::lab::Lab;
 use crate::machine::{Compiler, Machine};
 use crate::report::format;
@@ -44,16 +44,16 @@ struct Level {
 ///
 /// # Errors
 /// Ceilings that cannot be measured, output that cannot be written.
-pub fn run(args: Args) -> Result<()> {
+pub fn run(args: Args, guests: &Guests) -> Result<()> {
     let machine = Machine::read();
     let threads = args.threads.unwrap_or_else(compute::default_threads);
     // Quick: a few tenths of a second for each ceiling would make one wait for half a minute.
-    let lab = Lab::new(machine.clone(), threads, Isa::best(), 0, true);
+    let lab = Lab::new(machine.clone(), threads, Isa::best(), 0, true).with_ops(&guests.ops);
     let info = Info {
         machine,
         compiler: Compiler::read(),
         levels: Isa::ALL.map(|isa| Level { isa: isa.name(), available: isa.is_available() }).into(),
-        variants: OPS.iter().flat_map(|op| variants(op, &lab)).collect(),
+        variants: lab.ops().iter().flat_map(|op| variants(op, &lab)).collect(),
         ceilings: lab.ceilings()?.clone(),
     };
     if args.json { output::json(&info) } else { output::text(&text(&info)) }

@@ -1,16 +1,20 @@
 //! `harness kernels`: one quick answer about ops: checked, timed side by side, held to the machine's ceilings.
 
+use std::path::PathBuf;
+
 use anyhow::Result;
 use kernels::Isa;
-use kernels::probe::{OPS, Probe, Shape};
+use kernels::probe::{Probe, Shape};
 
 use crate::cli::UserError;
 use crate::compute;
 use crate::contest::Budget;
 use crate::experiment::Experiment;
 use crate::experiments::kernels::{Case, Config, KernelSpeeds, Row, ShapeText, SpeedRow, WorkingSet};
+use crate::guests::Guests;
 use crate::lab::{Lab, Threads};
 use crate::machine::Machine;
+use crate::profile::Profile;
 use crate::report::format;
 use crate::{output, table};
 
@@ -47,6 +51,9 @@ pub struct Args {
     /// Seed of the inputs
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
+    /// Write a flame graph of the timed runs (slows them a little)
+    #[arg(long, value_name = "FILE.svg")]
+    profile: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -56,15 +63,17 @@ pub struct Args {
 ///
 /// # Errors
 /// Ops or shapes that there are not, a variant that differs from scalar, a speed above the machine's ceilings.
-pub fn run(args: Args) -> Result<()> {
+pub fn run(args: Args, guests: &Guests) -> Result<()> {
     let isa = match args.isa {
         Some(isa) => isa,
         None => Isa::from_environment()?,
     };
-    let config = config(&args)?;
+    let config = config(&args, &guests.all_ops())?;
     let most = args.threads.iter().copied().max().unwrap_or(1);
-    let lab = Lab::new(Machine::read(), most, isa, args.seed, true);
+    let lab = Lab::new(Machine::read(), most, isa, args.seed, true).with_ops(&guests.ops);
     KernelSpeeds::check(&config, &lab).map_err(UserError::new)?;
+    let profile = args.profile.as_deref().map(Profile::start).transpose()?;
+    let sampler = profile.as_ref().map(Profile::sample).transpose()?;
     let mut rows = Vec::new();
     KernelSpeeds::run(&config, &lab, &mut |row| {
         if let Row::Speed(row) = row {
@@ -72,12 +81,15 @@ pub fn run(args: Args) -> Result<()> {
         }
         Ok(())
     })?;
+    if let (Some(profile), Some(sampler)) = (profile, sampler) {
+        profile.write(&sampler)?;
+    }
     if args.json { output::json(&rows) } else { output::text(&text(&rows)) }
 }
 
-fn config(args: &Args) -> Result<Config> {
-    let known = || OPS.iter().map(|op| op.name);
-    let find = |name: &String| Probe::find(OPS, name).ok_or_else(|| UserError::unknown("op", name, known(), ""));
+fn config(args: &Args, ops: &[Probe]) -> Result<Config> {
+    let known = || ops.iter().map(|op| op.name);
+    let find = |name: &String| Probe::find(ops, name).ok_or_else(|| UserError::unknown("op", name, known(), ""));
     let probes: Vec<&Probe> = args.op.iter().map(find).collect::<Result<_>>()?;
     let shapes = if args.shape.is_empty() { (probes[0].model_shapes)() } else { args.shape.clone() };
     let threads = if args.threads.is_empty() { vec![1] } else { args.threads.clone() };
@@ -92,6 +104,7 @@ fn config(args: &Args) -> Result<Config> {
             working_sets: vec![args.from],
             threads: None,
             together: true,
+            batches: false,
         }],
     })
 }

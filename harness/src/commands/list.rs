@@ -3,12 +3,13 @@
 use anyhow::Result;
 use engines::{ARCHITECTURES, SHAPES};
 use kernels::Isa;
-use kernels::probe::{OPS, Tolerance};
+use kernels::probe::Tolerance;
 use kernels::ternary::Layout;
 use serde::Serialize;
 
 use super::experiment::files;
 use crate::experiment::Plan;
+use crate::guests::Guests;
 use crate::report::format;
 use crate::{dataset, model, output, root, table};
 
@@ -98,12 +99,12 @@ struct IsaLine {
 ///
 /// # Errors
 /// Cards or experiments that cannot be read, output that cannot be written.
-pub fn run(args: Args) -> Result<()> {
-    let everything = everything()?;
+pub fn run(args: Args, guests: &Guests) -> Result<()> {
+    let everything = everything(guests)?;
     if args.json { output::json(&everything) } else { output::text(&text(&everything)) }
 }
 
-fn everything() -> Result<Everything> {
+fn everything(guests: &Guests) -> Result<Everything> {
     let experiment = |path: std::path::PathBuf| {
         let plan = Plan::read(&path, false)?;
         Ok(ExperimentLine { name: plan.name, experiment: plan.entry.name, question: plan.entry.question })
@@ -148,7 +149,8 @@ fn everything() -> Result<Everything> {
             .map(|a| ArchitectureLine { name: a.name, recognised_by: a.recognised_by, source: a.source })
             .collect(),
         texts,
-        ops: OPS
+        ops: guests
+            .all_ops()
             .iter()
             .map(|op| OpLine {
                 name: op.name,

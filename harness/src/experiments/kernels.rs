@@ -5,10 +5,12 @@ use kernels::probe::{Probe, Shape, Tolerance};
 use kernels::{Isa, Kernels};
 use serde::{Deserialize, Serialize};
 
+use crate::ceilings;
 use crate::checksum;
 use crate::contest::Budget;
 use crate::experiment::Experiment;
 use crate::lab::{Lab, Threads};
+use crate::machine::Machine;
 use crate::quantity::{Determined, Timed, determined};
 use crate::report::{Section, format};
 
@@ -53,6 +55,10 @@ pub struct Case {
     /// Whether the ops are contestants of the same blocks, so that they can be compared with the first of them.
     #[serde(default)]
     pub together: bool,
+    /// Whether the shapes are contestants of the same blocks, so that batches of several tokens can be compared with the
+    /// first shape.
+    #[serde(default)]
+    pub batches: bool,
 }
 
 /// A shape as text in a configuration.
@@ -80,16 +86,52 @@ impl From<ShapeText> for String {
 pub enum WorkingSet {
     /// Each thread computes one case again and again: data stays in the nearest cache that holds it.
     Cache,
+    /// Each thread walks through as many cases as half of its level 2 cache holds.
+    L2,
+    /// Each thread walks through as many cases as half of its share of the level 3 cache holds, more than level 2 does.
+    L3,
     /// Each thread walks through so many cases that none is in a cache when its turn comes again.
     Memory,
 }
 
 impl WorkingSet {
-    /// `cache` or `memory`.
+    /// Every place, nearest first.
+    pub const ALL: [WorkingSet; 4] = [WorkingSet::Cache, WorkingSet::L2, WorkingSet::L3, WorkingSet::Memory];
+
+    /// As in a configuration: `cache`, `l2`, `l3` or `memory`.
     pub fn name(self) -> &'static str {
         match self {
             WorkingSet::Cache => "cache",
+            WorkingSet::L2 => "l2",
+            WorkingSet::L3 => "l3",
             WorkingSet::Memory => "memory",
+        }
+    }
+
+    /// As in a sentence.
+    pub fn told(self) -> &'static str {
+        match self {
+            WorkingSet::Cache => "in cache",
+            WorkingSet::L2 => "in level 2 cache",
+            WorkingSet::L3 => "in level 3 cache",
+            WorkingSet::Memory => "from memory",
+        }
+    }
+
+    /// Cases of so many bytes that each of `threads` threads walks through; `None` where the place cannot hold one, or
+    /// this machine has no such place.
+    fn instances(self, machine: &Machine, threads: usize, bytes: u64) -> Option<usize> {
+        let fitting = |room: u64| (bytes > 0 && bytes <= room).then(|| (room / bytes) as usize);
+        let private = machine.cache_bytes(2)?;
+        match self {
+            WorkingSet::Cache => Some(1),
+            WorkingSet::L2 => fitting(private / 2),
+            WorkingSet::L3 => {
+                let room = machine.cache_bytes(3)? / 2 / threads as u64;
+                // Whole cases fill at least half of the room, which level 2 must not hold.
+                fitting(room).filter(|_| room >= 4 * private)
+            }
+            WorkingSet::Memory => Some(ceilings::memory_bytes(machine, threads).div_ceil(bytes.max(1)).max(1) as usize),
         }
     }
 }
@@ -104,6 +146,25 @@ pub enum Row {
     Check(CheckRow),
     /// A variant's speed.
     Speed(Box<SpeedRow>),
+    /// What this machine's caches cannot hold.
+    Left(LeftRow),
+}
+
+/// A combination that was not timed.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct LeftRow {
+    /// The op.
+    pub op: String,
+    /// R.
+    pub rows: usize,
+    /// C.
+    pub columns: usize,
+    /// T.
+    pub tokens: usize,
+    /// Where the data should have lain.
+    pub working_set: WorkingSet,
+    /// Threads at the same time.
+    pub threads: usize,
 }
 
 /// What an ISA's table holds for an op.
@@ -221,6 +282,12 @@ pub struct SpeedRow {
     /// How many times as fast as that, within blocks.
     #[serde(default)]
     pub speedup_over_rival: Option<Timed>,
+    /// Tokens of the smaller batch that it was timed together with, on the same level.
+    #[serde(default)]
+    pub batch_of: Option<usize>,
+    /// A call's time over that of the smaller batch, within blocks.
+    #[serde(default)]
+    pub time_over_batch_of: Option<Timed>,
 }
 
 impl SpeedRow {
@@ -232,11 +299,28 @@ impl SpeedRow {
 
 /// A combination that is timed.
 struct Combination<'a> {
-    /// At least one; the others are compared with the first.
-    probes: Vec<&'a Probe>,
-    shape: Shape,
+    /// At least one: ops at shapes.
+    entrants: Vec<(&'a Probe, Shape)>,
     working_set: WorkingSet,
     threads: usize,
+}
+
+impl Combination<'_> {
+    fn told(&self) -> String {
+        let entrants: Vec<String> =
+            self.entrants.iter().map(|(probe, shape)| format!("{} {shape}", probe.name)).collect();
+        format!("{}, {}, {}", entrants.join(", "), self.working_set.name(), threads_told(self.threads))
+    }
+
+    fn is(&self, other: &Combination<'_>) -> bool {
+        let names =
+            |c: &Combination<'_>| c.entrants.iter().map(|(probe, shape)| (probe.name, *shape)).collect::<Vec<_>>();
+        (self.working_set, self.threads) == (other.working_set, other.threads) && names(self) == names(other)
+    }
+}
+
+fn threads_told(count: usize) -> String {
+    format::count(count, "thread", "threads")
 }
 
 impl Experiment for KernelSpeeds {
@@ -252,7 +336,9 @@ impl Experiment for KernelSpeeds {
         for case in &config.cases {
             case.threads.as_ref().map_or(Ok(()), Threads::check)?;
             // Ops that are timed together are in memory together.
-            let share = if case.together { 8 * case.ops.len().max(1) as u64 } else { 8 };
+            let ops = if case.together { case.ops.len().max(1) } else { 1 };
+            let shapes = if case.batches { case.shapes.len().max(1) } else { 1 };
+            let share = 8 * (ops * shapes) as u64;
             let most = lab.machine.memory_bytes.unwrap_or(8 << 30) / share;
             for name in &case.ops {
                 let probe = Probe::find(lab.ops(), name).ok_or_else(|| {
@@ -289,16 +375,21 @@ impl Experiment for KernelSpeeds {
         let bar = lab.bar(combinations.len(), "kernels");
         let mut checked: Vec<(&str, Shape)> = Vec::new();
         for combination in combinations {
-            let Combination { probes, shape, working_set, threads } = &combination;
-            let names: Vec<&str> = probes.iter().map(|probe| probe.name).collect();
-            bar.set_message(format!("{} {shape}, {}, {threads} threads", names.join(", "), working_set.name()));
-            for probe in probes {
+            bar.set_message(combination.told());
+            let Some(instances) = bench::instances(&combination, lab) else {
+                for (probe, shape) in &combination.entrants {
+                    emit(Row::Left(left(&combination, probe, shape)))?;
+                }
+                bar.inc(1);
+                continue;
+            };
+            for (probe, shape) in &combination.entrants {
                 if !checked.contains(&(probe.name, *shape)) {
                     checked.push((probe.name, *shape));
                     check(probe, *shape, lab)?.into_iter().try_for_each(|row| emit(Row::Check(row)))?;
                 }
             }
-            let rows = bench::speeds(&combination, config, lab)?;
+            let rows = bench::speeds(&combination, &instances, config, lab)?;
             rows.into_iter().try_for_each(|row| emit(Row::Speed(Box::new(row))))?;
             bar.inc(1);
         }
@@ -333,24 +424,34 @@ fn own_tables(probe: &Probe, lab: &Lab) -> Vec<&'static Kernels> {
     probe.own_tables().into_iter().filter(|table| table.isa() <= lab.isa).collect()
 }
 
+fn left(combination: &Combination<'_>, probe: &Probe, shape: &Shape) -> LeftRow {
+    LeftRow {
+        op: probe.name.to_string(),
+        rows: shape.r,
+        columns: shape.c,
+        tokens: shape.t,
+        working_set: combination.working_set,
+        threads: combination.threads,
+    }
+}
+
 fn combinations<'a>(config: &Config, lab: &'a Lab) -> Vec<Combination<'a>> {
     let mut combinations: Vec<Combination<'a>> = Vec::new();
-    let mut add = |probes: &[&'a Probe], shape: Shape, working_set: WorkingSet, threads: usize| {
-        let names = |probes: &[&Probe]| probes.iter().map(|probe| probe.name).collect::<Vec<_>>();
-        let known = combinations.iter().any(|c| {
-            (c.shape, c.working_set, c.threads) == (shape, working_set, threads) && names(&c.probes) == names(probes)
-        });
-        if !known {
-            combinations.push(Combination { probes: probes.to_vec(), shape, working_set, threads });
+    let mut add = |combination: Combination<'a>| {
+        if !combinations.iter().any(|known| known.is(&combination)) {
+            combinations.push(combination);
         }
     };
     for case in &config.cases {
         let probes: Vec<&Probe> = case.ops.iter().filter_map(|name| Probe::find(lab.ops(), name)).collect();
+        let shapes: Vec<Shape> = case.shapes.iter().map(|shape| shape.0).collect();
         for probes in probes.chunks(if case.together { probes.len().max(1) } else { 1 }) {
-            for ShapeText(shape) in &case.shapes {
-                for working_set in &case.working_sets {
+            for shapes in shapes.chunks(if case.batches { shapes.len().max(1) } else { 1 }) {
+                let entrants: Vec<(&Probe, Shape)> =
+                    shapes.iter().flat_map(|shape| probes.iter().map(|probe| (*probe, *shape))).collect();
+                for &working_set in &case.working_sets {
                     for threads in case.threads.as_ref().unwrap_or(&config.threads).resolve(lab.threads) {
-                        add(probes, *shape, *working_set, threads);
+                        add(Combination { entrants: entrants.clone(), working_set, threads });
                     }
                 }
             }
@@ -364,7 +465,7 @@ fn combinations<'a>(config: &Config, lab: &'a Lab) -> Vec<Combination<'a>> {
         shapes.sort_by_key(|shape| std::cmp::Reverse((probe.work)(shape).bytes + (probe.work)(shape).operations));
         shapes.dedup();
         for shape in shapes.into_iter().take(config.others) {
-            add(&[probe], shape, WorkingSet::Cache, 1);
+            add(Combination { entrants: vec![(probe, shape)], working_set: WorkingSet::Cache, threads: 1 });
         }
     }
     combinations

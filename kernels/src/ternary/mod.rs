@@ -5,6 +5,7 @@
 //! multiplication, so that layouts agree bit for bit with each other as well (an op that declares a tolerance aside).
 
 mod format;
+mod guest;
 pub mod i2;
 mod matrix;
 #[cfg(target_arch = "x86_64")]
@@ -17,6 +18,7 @@ pub mod tmac8;
 
 use crate::{Kernels, Line};
 
+pub use guest::{GuestLayout, GuestProduct};
 pub use matrix::{Layout, TernaryMatrix, TernaryRows};
 
 /// Quantised activations of T tokens: what a ternary product reads.

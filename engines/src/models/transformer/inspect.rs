@@ -1,11 +1,14 @@
 //! What reports and tests ask of a transformer.
 
 use super::pass::{Pass, Source};
-use super::{Transformer, Weights, phases};
+use super::{Layer, Transformer, Weights, phases};
 use crate::config::Config;
-use crate::linear::Linear;
+use crate::linear::{Fan, Linear};
 use crate::team::lock;
-use crate::{Error, Facts, Inspect, LanguageModel, Model, Result, Segment, Settings, State, Token, Trace, Want};
+use crate::{
+    Error, Facts, Inspect, LanguageModel, Model, Result, Segment, Settings, State, StepCost, StepKind, Token, Trace,
+    Want,
+};
 use std::sync::{Arc, Mutex};
 
 impl Inspect for Transformer {
@@ -35,6 +38,42 @@ impl Inspect for Transformer {
             head_integers: weights.head.multiplies_integers(),
             decode_phases: phases::of_one_token(layers),
         }
+    }
+
+    fn step_costs(&self, tokens: usize, depth: usize) -> Vec<StepCost> {
+        let weights = &*self.weights;
+        let (tokens, depth) = (tokens as u64, depth as u64);
+        let products = |kind, linears: &mut dyn Iterator<Item = &Linear>| {
+            let none = StepCost { kind, bytes: 0, operations: 0, integers: true };
+            linears.fold(none, |cost, linear| StepCost {
+                kind,
+                bytes: cost.bytes + linear.bytes() as u64,
+                operations: cost.operations + 2 * tokens * (linear.rows() * linear.cols()) as u64,
+                integers: cost.integers && linear.multiplies_integers(),
+            })
+        };
+        let fans = |kind, fan: fn(&Layer) -> &Fan| {
+            products(kind, &mut weights.layers.iter().flat_map(|layer| fan(layer).linears()))
+        };
+        let Facts { cache_bytes_per_position, other_bytes, layers, head_bytes, head_operations, .. } = self.facts();
+        // Token i, counted from 0, sees depth + i + 1 positions.
+        let seen = tokens * depth + tokens * (tokens + 1) / 2;
+        let queries = weights.config.attention_width() as u64;
+        let step = |kind, bytes, operations, integers| StepCost { kind, bytes, operations, integers };
+        vec![
+            step(StepKind::Vectors, other_bytes, 0, false),
+            fans(StepKind::Qkv, |layer| &layer.qkv),
+            step(
+                StepKind::Attention,
+                cache_bytes_per_position * (depth + tokens),
+                4 * layers as u64 * queries * seen,
+                false,
+            ),
+            fans(StepKind::Output, |layer| &layer.output),
+            fans(StepKind::GateUp, |layer| &layer.gate_up),
+            fans(StepKind::Down, |layer| &layer.down),
+            step(StepKind::Head, head_bytes, head_operations, weights.head.multiplies_integers()),
+        ]
     }
 
     fn trace(&self, state: &mut State, tokens: &[Token]) -> Result<Trace> {

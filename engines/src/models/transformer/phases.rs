@@ -12,6 +12,7 @@ use crate::exchange::{Exchange, FEW};
 use crate::linear::{Fan, Input};
 use crate::plan::Block;
 use crate::team::{Member, lock, read, write};
+use crate::watch::{Step, StepKind};
 use kernels::attention::Heads;
 use kernels::{CacheElement, Kernels};
 use std::ops::Range;
@@ -57,7 +58,7 @@ impl Pass<'_, '_> {
         }
         let pieces: Vec<Pieces<'_>> = pieces.into_iter().map(Mutex::new).collect();
         let cpu = &self.model.settings.cpu;
-        cpu.team(|member| {
+        cpu.watched_team(|member| {
             let walk = Walk {
                 pass: self,
                 scratch,
@@ -83,31 +84,37 @@ impl Walk<'_, '_> {
         };
         for index in layers.clone() {
             let layer = &self.weights.layers[index];
-            self.tokens(worker, Some(&layer.qkv), |slot, rows, buffers| {
+            let at = |kind| Step { kind, layer: Some(index) };
+            self.tokens(at(StepKind::Vectors), worker, Some(&layer.qkv), |slot, rows, buffers| {
                 self.begin(index, index == layers.start, slot, rows, buffers);
             })?;
-            self.product(worker, &layer.qkv, &self.blocks.qkv, &self.scratch.qkv)?;
+            self.product(at(StepKind::Qkv), worker, &layer.qkv, &self.blocks.qkv, &self.scratch.qkv)?;
+            self.member.begin(at(StepKind::Attention));
             self.member.phase(self.scratch.heads.len(), |i| {
                 self.attend(index, i, &mut worker.buffers);
                 Ok(())
             })?;
-            self.tokens(worker, Some(&layer.output), |slot, rows, buffers| {
+            self.tokens(at(StepKind::Vectors), worker, Some(&layer.output), |slot, rows, buffers| {
                 self.gather_heads(slot, buffers);
                 self.inputs(&layer.output, layer.attention_sub_norm.as_deref(), rows, buffers);
             })?;
-            self.product(worker, &layer.output, &self.blocks.output, &self.scratch.output)?;
-            self.tokens(worker, Some(&layer.gate_up), |slot, rows, buffers| {
+            self.product(at(StepKind::Output), worker, &layer.output, &self.blocks.output, &self.scratch.output)?;
+            self.tokens(at(StepKind::Vectors), worker, Some(&layer.gate_up), |slot, rows, buffers| {
                 self.add(&self.scratch.output, slot, rows, buffers);
                 self.inputs_of_residual(&layer.gate_up, &layer.ffn_norm, rows, buffers);
             })?;
-            self.gated(worker, layer)?;
-            self.tokens(worker, Some(&layer.down), |slot, rows, buffers| {
+            self.gated(at(StepKind::GateUp), worker, layer)?;
+            self.tokens(at(StepKind::Vectors), worker, Some(&layer.down), |slot, rows, buffers| {
                 self.vectors(&self.scratch.gated, self.weights.config.inner, slot, buffers);
                 self.inputs(&layer.down, layer.ffn_sub_norm.as_deref(), rows, buffers);
             })?;
-            self.product(worker, &layer.down, &self.blocks.down, &self.scratch.down)?;
+            self.product(at(StepKind::Down), worker, &layer.down, &self.blocks.down, &self.scratch.down)?;
         }
-        self.tokens(worker, None, |slot, rows, buffers| self.end(layers.end, slot, rows, buffers))?;
+        let last = |kind| Step { kind, layer: None };
+        self.tokens(last(StepKind::Vectors), worker, None, |slot, rows, buffers| {
+            self.end(layers.end, slot, rows, buffers);
+        })?;
+        self.member.begin(last(StepKind::Head));
         self.head(worker, logits)
     }
 
@@ -115,6 +122,7 @@ impl Walk<'_, '_> {
     /// finds them. `next` are the layers that read the inputs; the head reads them as they are.
     fn tokens(
         &self,
+        step: Step,
         worker: &mut Worker,
         next: Option<&Fan>,
         work: impl Fn(&Slot, &mut Rows, &mut Buffers),
@@ -126,9 +134,11 @@ impl Walk<'_, '_> {
         };
         let Worker { rows, buffers } = worker;
         let Scratch { sharing, slots, shared, .. } = self.scratch;
+        self.member.begin(step);
         if *sharing == Sharing::Private {
             work(&slots[0], rows, buffers);
             finish(rows);
+            self.member.end();
             return Ok(());
         }
         self.member.phase(slots.len(), |i| {
@@ -140,6 +150,7 @@ impl Walk<'_, '_> {
             Ok(())
         })?;
         if *sharing == Sharing::Gathered {
+            self.member.begin(step);
             for (k, input) in rows.inputs[..next.map_or(1, Fan::inputs)].iter_mut().enumerate() {
                 input.clear();
                 for slot in shared {
@@ -147,6 +158,7 @@ impl Walk<'_, '_> {
                 }
             }
             finish(rows);
+            self.member.end();
         }
         Ok(())
     }
@@ -255,8 +267,9 @@ impl Walk<'_, '_> {
     }
 
     /// Blocks of the products of a fan.
-    fn product(&self, worker: &mut Worker, fan: &Fan, blocks: &[Block], to: &Exchange) -> Result<()> {
+    fn product(&self, step: Step, worker: &mut Worker, fan: &Fan, blocks: &[Block], to: &Exchange) -> Result<()> {
         let Worker { rows, buffers } = worker;
+        self.member.begin(step);
         self.member.phase(blocks.len(), |i| {
             let block = &blocks[i];
             self.multiply(fan, block.matrix, &block.rows, rows, &mut buffers.product, &mut buffers.factors);
@@ -283,8 +296,9 @@ impl Walk<'_, '_> {
     }
 
     /// Blocks of the gated product act(Wg h) (Wu h).
-    fn gated(&self, worker: &mut Worker, layer: &Layer) -> Result<()> {
+    fn gated(&self, step: Step, worker: &mut Worker, layer: &Layer) -> Result<()> {
         let Worker { rows, buffers } = worker;
+        self.member.begin(step);
         let fan = &layer.gate_up;
         self.member.phase(self.blocks.gate_up.len(), |i| {
             let block = &self.blocks.gate_up[i].rows;

@@ -4,11 +4,11 @@
 use std::hint::black_box;
 
 use anyhow::{Result, bail};
-use kernels::probe::{Arithmetic, Case, Probe};
+use kernels::probe::{Arithmetic, Case, Probe, Shape};
 use kernels::{Isa, Kernels, Lines, Rng};
 
 use super::{Combination, Config, SpeedRow, WorkingSet, own_tables};
-use crate::ceilings::{self, MARGIN, STREAMS, arithmetic_name, burst, written_lines};
+use crate::ceilings::{MARGIN, STREAMS, arithmetic_name, burst, written_lines};
 use crate::contest::{self, Budget, Samples, contest};
 use crate::crew::{Crew, with_crew};
 use crate::lab::Lab;
@@ -22,7 +22,7 @@ struct Bench {
     at: usize,
     /// Lines to a call.
     part: usize,
-    /// Where copies go; empty for working sets in memory, where copying is never faster than reading.
+    /// Where copies go; empty where cases are walked through, because copying is never faster than reading there.
     copies: Lines,
 }
 
@@ -41,7 +41,7 @@ struct Command {
 
 #[derive(Clone, Copy)]
 enum Task {
-    /// An op, by its place in the combination, in one of its variants.
+    /// An entrant, by its place in the combination, in one of its variants.
     Variant(usize, &'static Kernels),
     /// Reading what a call moves.
     Read(&'static Kernels, usize),
@@ -65,18 +65,18 @@ impl Task {
 
 impl Bench {
     fn new(combination: &Combination<'_>, instances: &[usize], seed: u64) -> Bench {
-        let Combination { probes, shape, working_set, .. } = combination;
+        let Combination { entrants, working_set, .. } = combination;
         let part = part(combination) as usize;
-        let ring = |(probe, instances): (&&Probe, &usize)| Ring {
+        let ring = |((probe, shape), instances): (&(&Probe, Shape), &usize)| Ring {
             cases: (0..*instances).map(|i| (probe.case)(shape, seed.wrapping_add(i as u64))).collect(),
             next: 0,
         };
         let copies = match working_set {
             WorkingSet::Cache => written_lines(part as u64 / 2 * 64),
-            WorkingSet::Memory => Lines::zeroed(0),
+            _ => Lines::zeroed(0),
         };
         Bench {
-            rings: probes.iter().zip(instances).map(ring).collect(),
+            rings: entrants.iter().zip(instances).map(ring).collect(),
             lines: written_lines((part * instances[0] * 64) as u64),
             at: 0,
             part,
@@ -117,31 +117,36 @@ impl Bench {
     }
 }
 
+/// Cases of each entrant that a thread walks through; `None` where one of them cannot lie where it should.
+pub(super) fn instances(combination: &Combination<'_>, lab: &Lab) -> Option<Vec<usize>> {
+    let Combination { entrants, working_set, threads } = combination;
+    let of =
+        |(probe, shape): &(&Probe, Shape)| working_set.instances(&lab.machine, *threads, (probe.work)(shape).bytes);
+    entrants.iter().map(of).collect()
+}
+
 /// Times all variants of a combination.
-pub(super) fn speeds(combination: &Combination<'_>, config: &Config, lab: &Lab) -> Result<Vec<SpeedRow>> {
-    let Combination { probes, shape, working_set, threads } = combination;
-    let instances = |probe: &&Probe| match working_set {
-        WorkingSet::Cache => 1,
-        WorkingSet::Memory => {
-            let bytes = ceilings::memory_bytes(&lab.machine, *threads);
-            bytes.div_ceil((probe.work)(shape).bytes).max(1) as usize
-        }
-    };
-    let instances: Vec<usize> = probes.iter().map(instances).collect();
+pub(super) fn speeds(
+    combination: &Combination<'_>,
+    instances: &[usize],
+    config: &Config,
+    lab: &Lab,
+) -> Result<Vec<SpeedRow>> {
+    let Combination { entrants, working_set, threads } = combination;
     let mut tasks = Vec::new();
-    for (op, probe) in probes.iter().enumerate() {
+    for (place, (probe, shape)) in entrants.iter().enumerate() {
         let slow = (probe.work)(shape).operations > config.scalar_operations;
         let tables = own_tables(probe, lab).into_iter().filter(|table| !slow || table.isa() != Isa::Scalar);
-        tasks.extend(tables.map(|table| Task::Variant(op, table)));
+        tasks.extend(tables.map(|table| Task::Variant(place, table)));
     }
     let variants = tasks.len();
     let seed = lab.seed;
     with_crew(
         *threads,
-        |thread| Bench::new(combination, &instances, Rng::mix(seed.wrapping_add(1 + thread as u64))),
+        |thread| Bench::new(combination, instances, Rng::mix(seed.wrapping_add(1 + thread as u64))),
         |bench, command| bench.carry_out(command),
         |crew| {
-            for probe in probes {
+            for (probe, _) in entrants {
                 if !tasks.iter().any(|task| matches!(task, Task::Peak(_, known) if *known == probe.arithmetic)) {
                     tasks.push(Task::Peak(Kernels::best(), probe.arithmetic));
                 }
@@ -151,15 +156,16 @@ pub(super) fn speeds(combination: &Combination<'_>, config: &Config, lab: &Lab) 
                 tasks.push(Task::Copy);
             }
             let samples = measure(crew, &tasks, &config.budget)?;
-            let contest = Contest { combination, tasks, samples, instances: &instances };
+            let contest = Contest { combination, tasks, samples, instances };
             (0..variants).map(|variant| contest.row(variant)).collect()
         },
     )
 }
 
-/// Lines that the readers and the copier move in a call: as many as the first op.
+/// Lines that the readers and the copier move in a call: as many as the first entrant.
 fn part(combination: &Combination<'_>) -> u64 {
-    ((combination.probes[0].work)(&combination.shape).bytes / 64).max(STREAMS[STREAMS.len() - 1] as u64)
+    let (probe, shape) = combination.entrants[0];
+    ((probe.work)(&shape).bytes / 64).max(STREAMS[STREAMS.len() - 1] as u64)
 }
 
 fn measure(crew: &mut Crew<Command>, tasks: &[Task], budget: &Budget) -> Result<Samples> {
@@ -175,7 +181,7 @@ struct Contest<'a> {
     combination: &'a Combination<'a>,
     tasks: Vec<Task>,
     samples: Samples,
-    /// Cases of each op.
+    /// Cases of each entrant.
     instances: &'a [usize],
 }
 
@@ -209,18 +215,18 @@ impl Contest<'_> {
         Ceilings { mover, moved: moved(mover), peak, done }
     }
 
-    /// The variant of an op, if the contestant is one.
+    /// The variant of an entrant, if the contestant is one.
     fn variant(&self, contestant: usize) -> Option<(usize, Isa)> {
         match self.tasks[contestant] {
-            Task::Variant(op, table) => Some((op, table.isa())),
+            Task::Variant(place, table) => Some((place, table.isa())),
             _ => None,
         }
     }
 
     fn row(&self, variant: usize) -> Result<SpeedRow> {
-        let &Combination { ref probes, shape, working_set, threads } = self.combination;
-        let Task::Variant(op, table) = self.tasks[variant] else { bail!("contestant {variant} is not a variant") };
-        let probe = probes[op];
+        let &Combination { ref entrants, working_set, threads } = self.combination;
+        let Task::Variant(place, table) = self.tasks[variant] else { bail!("contestant {variant} is not a variant") };
+        let (probe, shape) = entrants[place];
         let Ceilings { mover, moved, peak, done } = self.ceilings(probe.arithmetic);
         let work = (probe.work)(&shape);
         let (bytes, operations) = (threads as f64 * work.bytes as f64, threads as f64 * work.operations as f64);
@@ -240,11 +246,18 @@ impl Contest<'_> {
         let bandwidth = samples.seconds(mover).map(|time| moved / time / 1e9);
         let rate = samples.seconds(peak).map(|time| done / time / 1e9);
         let by_bandwidth = bytes / bandwidth.median >= operations / rate.median;
-        // Tables stand in rising order, so the contestant before this one is the level below, if it is of the same op.
-        let scalar = (0..variant).find(|i| self.variant(*i) == Some((op, Isa::Scalar)));
+        // Tables stand in rising order, so the contestant before this one is the level below, if it is of the same entrant.
+        let scalar = (0..variant).find(|i| self.variant(*i) == Some((place, Isa::Scalar)));
         let below =
-            variant.checked_sub(1).and_then(|i| self.variant(i).filter(|(of, _)| *of == op).map(|of| (i, of.1)));
-        let rival = (0..variant).find(|i| op > 0 && self.variant(*i) == Some((0, table.isa())));
+            variant.checked_sub(1).and_then(|i| self.variant(i).filter(|(of, _)| *of == place).map(|of| (i, of.1)));
+        // The first of those before it that is the same but for the op, or but for the shape.
+        let first = |same: &dyn Fn(&Probe, Shape) -> bool| {
+            let entrant = entrants[..place].iter().position(|(probe, shape)| same(probe, *shape))?;
+            let contestant = (0..variant).find(|i| self.variant(*i) == Some((entrant, table.isa())))?;
+            Some((contestant, entrants[entrant]))
+        };
+        let rival = first(&|other, at| at == shape && other.name != probe.name);
+        let batch = first(&|other, at| at != shape && other.name == probe.name);
         Ok(SpeedRow {
             op: probe.name.to_string(),
             isa: table.isa().name().to_string(),
@@ -253,7 +266,7 @@ impl Contest<'_> {
             tokens: shape.t,
             working_set,
             threads,
-            walked_bytes: self.instances[op] as u64 * work.bytes,
+            walked_bytes: self.instances[place] as u64 * work.bytes,
             work_bytes: work.bytes,
             work_operations: work.operations,
             arithmetic: arithmetic_name(probe.arithmetic).to_string(),
@@ -268,8 +281,10 @@ impl Contest<'_> {
             speedup_over_scalar: scalar.map(|scalar| samples.speedup(variant, scalar)),
             below: below.map(|(_, isa)| isa.name().to_string()),
             speedup_over_below: below.map(|(below, _)| samples.speedup(variant, below)),
-            rival: rival.map(|_| probes[0].name.to_string()),
-            speedup_over_rival: rival.map(|rival| samples.speedup(variant, rival)),
+            rival: rival.map(|(_, (other, _))| other.name.to_string()),
+            speedup_over_rival: rival.map(|(rival, _)| samples.speedup(variant, rival)),
+            batch_of: batch.map(|(_, (_, smaller))| smaller.t),
+            time_over_batch_of: batch.map(|(smaller, _)| samples.speedup(smaller, variant)),
         })
     }
 }
@@ -303,5 +318,7 @@ pub(super) fn example(op: &str, isa: &str, working_set: WorkingSet, threads: usi
         speedup_over_below: (isa != "scalar").then(|| timed(speed * 100.0)),
         rival: None,
         speedup_over_rival: None,
+        batch_of: None,
+        time_over_batch_of: None,
     }
 }

@@ -2,11 +2,12 @@
 
 use kernels::Isa;
 
-use super::{CheckRow, Config, Row, SpeedRow, VariantRow, WorkingSet};
+use super::{CheckRow, Config, LeftRow, Row, SpeedRow, VariantRow, WorkingSet};
 use crate::quantity::Timed;
 use crate::report::figures::{Axis, Look, Point, Scale, Series};
 use crate::report::{Chart, Figure, Part, Section, Table, format};
 
+mod batches;
 mod rivals;
 
 /// The rows, by kind.
@@ -14,15 +15,17 @@ struct Rows<'a> {
     variants: Vec<&'a VariantRow>,
     checks: Vec<&'a CheckRow>,
     speeds: Vec<&'a SpeedRow>,
+    left: Vec<&'a LeftRow>,
 }
 
 pub(super) fn section(config: &Config, rows: &[Row]) -> Section {
-    let mut by_kind = Rows { variants: Vec::new(), checks: Vec::new(), speeds: Vec::new() };
+    let mut by_kind = Rows { variants: Vec::new(), checks: Vec::new(), speeds: Vec::new(), left: Vec::new() };
     for row in rows {
         match row {
             Row::Variant(row) => by_kind.variants.push(row),
             Row::Check(row) => by_kind.checks.push(row),
             Row::Speed(row) => by_kind.speeds.push(row),
+            Row::Left(row) => by_kind.left.push(row),
         }
     }
     let rows = by_kind;
@@ -34,7 +37,9 @@ pub(super) fn section(config: &Config, rows: &[Row]) -> Section {
         parts.extend(speedup_figure(&rows).map(Part::Figure));
         parts.extend(share_figure(&rows).map(Part::Figure));
         parts.extend(roofline_figures(&rows).into_iter().map(Part::Figure));
+        parts.extend(batches::figures(&rows).into_iter().map(Part::Figure));
         parts.extend(rivals::table(&rows).map(Part::Table));
+        parts.extend(batches::table(&rows).map(Part::Table));
         parts.push(Part::Table(speed_table(&rows)));
     }
     Section {
@@ -42,7 +47,7 @@ pub(super) fn section(config: &Config, rows: &[Row]) -> Section {
         findings: findings(config, &rows),
         method: method(config),
         parts,
-        limits: limits(config),
+        limits: limits(config, &rows),
     }
 }
 
@@ -60,7 +65,7 @@ fn method(config: &Config) -> Vec<String> {
              within the cache: whichever is fastest), and multiply-adds in registers. A sample lasts about {} ms; blocks are \
              repeated until all intervals are within {} of their medians or {} s are over. In a working set called cache \
              every thread computes one case again and again; in one called memory it walks through cases that together are \
-             several times as large as the last-level cache. With more than one thread each computes its own cases, all \
+             several times as large as the last-level cache; in l2 and l3 they fill half of the thread's share of that cache. With more than one thread each computes its own cases, all \
              started together.",
             format::number(budget.sample_ms, 2),
             format::percent(budget.precision),
@@ -74,8 +79,8 @@ fn method(config: &Config) -> Vec<String> {
     ]
 }
 
-fn limits(config: &Config) -> Vec<String> {
-    vec![
+fn limits(config: &Config, rows: &Rows<'_>) -> Vec<String> {
+    let mut limits = vec![
         "Small cases in cache are bound by latency and call overhead, which the roofline does not know: a low share there \
          does not mean that much could be gained."
             .to_string(),
@@ -86,14 +91,18 @@ fn limits(config: &Config) -> Vec<String> {
             "Scalar was not timed where a call does more than {} operations; it was checked against nonetheless.",
             format::integer(config.scalar_operations)
         ),
-    ]
-}
-
-fn place(row: &SpeedRow) -> String {
-    match row.working_set {
-        WorkingSet::Cache => "in cache".to_string(),
-        WorkingSet::Memory => "from memory".to_string(),
+    ];
+    if !rows.left.is_empty() {
+        let mut places: Vec<&str> = rows.left.iter().map(|row| row.working_set.told()).collect();
+        places.sort_unstable();
+        places.dedup();
+        limits.push(format!(
+            "{} could not be timed {}: this machine's caches do not hold such a case (or have no such level).",
+            capital(&format::count(rows.left.len(), "combination", "combinations")),
+            format::list(&places)
+        ));
     }
+    limits
 }
 
 fn threads(count: usize) -> String {
@@ -294,7 +303,7 @@ fn speed_table(rows: &Rows<'_>) -> Table {
 fn case_name(row: &SpeedRow) -> String {
     let (r, c, t) = (row.rows, row.columns, row.tokens);
     let many = if row.threads == 1 { String::new() } else { format!(", {} threads", row.threads) };
-    format!("{} {r}×{c}×{t}, {}{many}", row.op, place(row))
+    format!("{} {r}×{c}×{t}, {}{many}", row.op, row.working_set.told())
 }
 
 /// A chart of cases from top to bottom and ISAs as series; `value` may leave rows out.
@@ -395,13 +404,13 @@ fn roofline(rows: &Rows<'_>, count: usize, arithmetic: &str) -> Option<Figure> {
     let name = format!("{from}{arithmetic} peak {} GOPS", format::number(peak, 3));
     let mut series = vec![Series { name, look: Look::Limit(0), points: roof }];
     for (colour, isa) in Isa::ALL.iter().enumerate() {
-        for working_set in [WorkingSet::Cache, WorkingSet::Memory] {
+        for working_set in WorkingSet::ALL {
             let of_kind = points.iter().filter(|row| row.isa == isa.name() && row.working_set == working_set);
             let points: Vec<Point> = of_kind.map(|row| Point::new(intensity(row), row.gops)).collect();
             if !points.is_empty() {
                 let look = match working_set {
-                    WorkingSet::Cache => Look::Outlines(colour),
                     WorkingSet::Memory => Look::Marks(colour),
+                    _ => Look::Outlines(colour),
                 };
                 series.push(Series { name: format!("{isa}, {}", working_set.name()), look, points });
             }
@@ -445,6 +454,7 @@ mod tests {
                 working_sets: Vec::new(),
                 threads: None,
                 together: false,
+                batches: false,
             }],
         }
     }

@@ -3,7 +3,7 @@
 use kernels::Isa;
 
 use super::super::{SpeedRow, WorkingSet};
-use super::{Rows, place};
+use super::Rows;
 use crate::report::{Table, format};
 
 /// The op that does best, on one token and one thread, against the one that it was timed together with.
@@ -14,7 +14,7 @@ pub(super) fn finding(best: &[&SpeedRow], working_set: WorkingSet) -> Option<Str
     Some(format!(
         "On one token and one thread {} `{}@{}` of {} × {} is {} as fast as `{rival}`, the best of those that were timed \
          together with it.",
-        place(row),
+        row.working_set.told(),
         row.op,
         row.isa,
         row.rows,
@@ -26,7 +26,7 @@ pub(super) fn finding(best: &[&SpeedRow], working_set: WorkingSet) -> Option<Str
 /// Ops that were timed together, each against the first of them.
 pub(super) fn table(rows: &Rows<'_>) -> Option<Table> {
     let caption = "Ops that were timed together: contestants of the same blocks on the same shape. Bits are what a call must \
-                   move, over the weights; the last column is the ratio within blocks to the first op on the same level.";
+                   move, over the weights; weights a second count each once for every token; the last column is the ratio within blocks to the first op on the same level.";
     let mut table = Table::new(
         caption,
         &[
@@ -36,6 +36,7 @@ pub(super) fn table(rows: &Rows<'_>) -> Option<Table> {
             ">bits a weight",
             ">a call",
             ">GB/s",
+            ">G weights/s",
             ">share of ceiling",
             ">× first",
         ],
@@ -64,6 +65,7 @@ pub(super) fn table(rows: &Rows<'_>) -> Option<Table> {
                 format::number(8.0 * row.work_bytes as f64 / (r * c).max(1) as f64, 3),
                 format::seconds(row.call_us.median / 1e6),
                 format::number(row.gb_per_s.median, 3),
+                format::number(row.gops.median / 2.0, 3),
                 format::timed_percent(&row.share_of_ceiling),
                 row.speedup_over_rival.map_or("–".to_string(), |ratio| format::timed(&ratio, 3)),
             ],
