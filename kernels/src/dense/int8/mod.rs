@@ -21,8 +21,8 @@
 //! and six tokens for many. AVX2: `vpmaddubsw` of |activation| and the weight with the activation's sign; four rows far
 //! apart for one token, blocks of four rows and two tokens for many.
 //!
-//! **Tried and dropped** AVX2 with eight rows far apart: alike in cache, a quarter slower from memory, since rows of whole
-//! kibibytes that are far apart compete for the same sets of the cache.
+//! **Tried and dropped** AVX2 with eight rows far apart: alike in cache, a quarter slower from memory, presumably as rows of
+//! whole kibibytes that are far apart compete for the same sets of the cache.
 //!
 //! **Not done** `vpmovsxbw` and `vpmaddwd` on AVX2: as many instructions a product and more to widen; tiles of rows, which
 //! would save the horizontal sums (`dense/q8` has them).
