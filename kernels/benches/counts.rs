@@ -49,11 +49,13 @@ count! {
     ternary_tmac = "ternary/tmac";
     ternary_tmac8 = "ternary/tmac8";
     ternary_tl2 = "ternary/tl2";
+    ternary_i2_rows = "ternary/i2_rows";
     quantise = "quantise";
     dense_f32 = "dense/f32";
     dense_bf16 = "dense/bf16";
     dense_f16 = "dense/f16";
     quantise_groups = "quantise/groups";
+    dense_int8 = "dense/int8";
     dense_q8 = "dense/q8";
     dense_q4 = "dense/q4";
     head_screen = "head/screen";
@@ -77,6 +79,18 @@ count! {
     softmax = "softmax";
     top_k = "top_k";
     ceiling_read = "ceiling/read";
+    naive = "comparator/naive";
+    naive_crumbs = "comparator/naive_crumbs";
+}
+
+/// Ops that are not counted, each with the reason; `tests/conformance.rs` reads these lines too.
+macro_rules! not_counted {
+    ($($name:literal: $why:literal;)+) => {};
+}
+
+not_counted! {
+    "comparator/gemm": "another project's code: its instructions are not ours to hold, and change with its version";
+    "comparator/openblas": "another project's code, which not every machine has";
 }
 
 library_benchmark_group!(name = ops; benchmarks = scalar, avx2);

@@ -18,6 +18,7 @@ pub mod attention;
 #[cfg(target_arch = "x86_64")]
 mod blocking;
 pub mod ceiling;
+pub mod comparator;
 pub mod dense;
 mod element;
 pub mod embedding;

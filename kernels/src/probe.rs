@@ -76,10 +76,16 @@ pub trait Op {
     const NAME: &'static str;
     /// How far variants may differ.
     const TOLERANCE: Tolerance = Tolerance::Exact;
+    /// Set for what our ops are judged against: what it stands for, in a sentence.
+    const COMPARATOR: Option<&'static str> = None;
     /// What most of its operations are.
     const ARITHMETIC: Arithmetic = Arithmetic::F32;
     /// Inputs and the buffers for the outputs.
     type Case;
+    /// Why this machine has only the specification to run, for an op whose code is not ours.
+    fn missing() -> Option<&'static str> {
+        None
+    }
     /// Sizes below, at and above every block boundary, then those of real models.
     fn shapes() -> Vec<Shape>;
     /// The sizes of real models, which benchmarks time: by default the shapes that move at least 8 KiB.
@@ -117,8 +123,12 @@ pub struct Probe {
     pub name: &'static str,
     /// See [`Op::TOLERANCE`].
     pub tolerance: Tolerance,
+    /// See [`Op::COMPARATOR`].
+    pub comparator: Option<&'static str>,
     /// See [`Op::ARITHMETIC`].
     pub arithmetic: Arithmetic,
+    /// See [`Op::missing`].
+    pub missing: fn() -> Option<&'static str>,
     /// See [`Op::shapes`].
     pub shapes: fn() -> Vec<Shape>,
     /// See [`Op::model_shapes`].
@@ -159,7 +169,9 @@ where
     Probe {
         name: O::NAME,
         tolerance: O::TOLERANCE,
+        comparator: O::COMPARATOR,
         arithmetic: O::ARITHMETIC,
+        missing: O::missing,
         shapes: O::shapes,
         model_shapes: O::model_shapes,
         admit: O::admit,
@@ -195,10 +207,12 @@ pub const OPS: &[Probe] = &[
     probe::<crate::ternary::product::Product<crate::ternary::tmac::Tmac>>(),
     probe::<crate::ternary::product::Product<crate::ternary::tmac8::Tmac8>>(),
     probe::<crate::ternary::product::Product<crate::ternary::tl2::Tl2>>(),
+    probe::<crate::ternary::product::Product<crate::ternary::i2_rows::I2Rows>>(),
     probe::<crate::quantise::Quantise>(),
     probe::<crate::dense::Dense<f32>>(),
     probe::<crate::dense::Dense<half::bf16>>(),
     probe::<crate::dense::Dense<half::f16>>(),
+    probe::<crate::comparator::product::Product<crate::dense::int8::Int8>>(),
     probe::<crate::grouped::codes::QuantiseGroups>(),
     probe::<crate::grouped::product::Product<crate::grouped::q8::Q8>>(),
     probe::<crate::grouped::product::Product<crate::grouped::q4::Q4>>(),
@@ -208,6 +222,11 @@ pub const OPS: &[Probe] = &[
     probe::<crate::embedding::Embedding<half::f16>>(),
     probe::<crate::transpose::Transpose>(),
     probe::<crate::ceiling::read::Read>(),
+    probe::<crate::comparator::product::Product<crate::comparator::naive::Naive>>(),
+    probe::<crate::comparator::product::Product<crate::comparator::naive::NaiveCrumbs>>(),
+    #[cfg(feature = "comparators")]
+    probe::<crate::comparator::product::Product<crate::comparator::gemm::Gemm>>(),
+    probe::<crate::comparator::product::Product<crate::comparator::openblas::OpenBlas>>(),
     probe::<crate::norm::rms::RmsNorm>(),
     probe::<crate::norm::layer::LayerNorm>(),
     probe::<crate::attention::Attention<f32>>(),

@@ -1,8 +1,8 @@
 //! The table of kernels: one column per ISA, each naming only what it improves.
 
 use crate::{
-    Isa, activation, attention, ceiling, dense, embedding, grouped, norm, quantise, rope, screen, softmax, ternary,
-    top_k, transpose,
+    Isa, activation, attention, ceiling, comparator, dense, embedding, grouped, norm, quantise, rope, screen, softmax,
+    ternary, top_k, transpose,
 };
 
 /// The best variant of every op for one ISA: a row of function pointers.
@@ -17,6 +17,7 @@ pub struct Kernels {
     pub(crate) ternary_tmac: ternary::Method,
     pub(crate) ternary_tmac8: ternary::Method,
     pub(crate) ternary_tl2: ternary::Method,
+    pub(crate) ternary_i2_rows: ternary::Method,
     pub(crate) quantise: quantise::Variant,
     pub(crate) rms_norm: norm::rms::Variant,
     pub(crate) layer_norm: norm::layer::Variant,
@@ -34,6 +35,7 @@ pub struct Kernels {
     pub(crate) dense_f32: dense::Variant<f32>,
     pub(crate) dense_bf16: dense::Variant<half::bf16>,
     pub(crate) dense_f16: dense::Variant<half::f16>,
+    pub(crate) dense_int8: dense::int8::Variant,
     pub(crate) dense_q8: grouped::Variant,
     pub(crate) dense_q4: grouped::Variant,
     pub(crate) quantise_groups: grouped::codes::Variant,
@@ -46,6 +48,11 @@ pub struct Kernels {
     pub(crate) top_k: top_k::Variant,
     pub(crate) transpose: transpose::Variant,
     pub(crate) read: ceiling::read::Variant,
+    pub(crate) naive: dense::int8::Variant,
+    pub(crate) naive_crumbs: comparator::naive::CrumbVariant,
+    #[cfg(feature = "comparators")]
+    pub(crate) gemm: comparator::scalar::Variant,
+    pub(crate) openblas: comparator::scalar::Variant,
     pub(crate) int8_peak: ceiling::peak::Variant,
     pub(crate) f32_peak: ceiling::peak::Variant,
 }
@@ -59,6 +66,7 @@ const SCALAR_COLUMN: Kernels = Kernels {
     ternary_tmac: ternary::Method::plain(ternary::tmac::scalar::matmul),
     ternary_tmac8: ternary::Method::plain(ternary::tmac8::scalar::matmul),
     ternary_tl2: ternary::Method::plain(ternary::tl2::scalar::matmul),
+    ternary_i2_rows: ternary::Method::plain(ternary::i2_rows::scalar::matmul),
     quantise: quantise::scalar::quantise,
     rms_norm: norm::rms::scalar::rms_norm,
     layer_norm: norm::layer::scalar::layer_norm,
@@ -76,6 +84,7 @@ const SCALAR_COLUMN: Kernels = Kernels {
     dense_f32: dense::scalar::matmul,
     dense_bf16: dense::scalar::matmul,
     dense_f16: dense::scalar::matmul,
+    dense_int8: dense::int8::scalar::matmul,
     dense_q8: grouped::scalar::q8,
     dense_q4: grouped::scalar::q4,
     quantise_groups: grouped::codes::scalar::quantise,
@@ -88,6 +97,11 @@ const SCALAR_COLUMN: Kernels = Kernels {
     top_k: top_k::scalar::top_k,
     transpose: transpose::scalar::transpose,
     read: ceiling::read::scalar::read,
+    naive: comparator::naive::scalar::matmul,
+    naive_crumbs: comparator::naive::scalar::crumbs,
+    #[cfg(feature = "comparators")]
+    gemm: comparator::scalar::matmul,
+    openblas: comparator::scalar::matmul,
     int8_peak: ceiling::peak::scalar::int8,
     f32_peak: ceiling::peak::scalar::f32,
 };
@@ -102,6 +116,7 @@ const AVX2_COLUMN: Kernels = Kernels {
     ternary_tmac: ternary::Method::lookup(ternary::tmac::avx2::matmul, ternary::tmac::avx2::TABLES),
     ternary_tmac8: ternary::Method::lookup(ternary::tmac8::avx2::matmul, ternary::tmac8::avx2::TABLES),
     ternary_tl2: ternary::Method::lookup(ternary::tl2::avx2::matmul, ternary::tl2::avx2::TABLES),
+    ternary_i2_rows: ternary::Method::plain(ternary::i2_rows::avx2::matmul),
     quantise: quantise::avx2::quantise,
     rms_norm: norm::rms::avx2::rms_norm,
     layer_norm: norm::layer::avx2::layer_norm,
@@ -119,6 +134,7 @@ const AVX2_COLUMN: Kernels = Kernels {
     dense_f32: dense::avx2::matmul,
     dense_bf16: dense::avx2::matmul,
     dense_f16: dense::avx2::matmul,
+    dense_int8: dense::int8::avx2::matmul,
     dense_q8: grouped::q8::avx2::matmul,
     dense_q4: grouped::q4::avx2::matmul,
     quantise_groups: grouped::codes::avx2::quantise,
@@ -130,6 +146,11 @@ const AVX2_COLUMN: Kernels = Kernels {
     top_k: top_k::avx2::top_k,
     transpose: transpose::avx2::transpose,
     read: ceiling::read::avx2::read,
+    naive: comparator::naive::avx2::matmul,
+    naive_crumbs: comparator::naive::avx2::crumbs,
+    #[cfg(feature = "comparators")]
+    gemm: comparator::gemm::matmul,
+    openblas: comparator::openblas::matmul,
     int8_peak: ceiling::peak::avx2::int8,
     f32_peak: ceiling::peak::avx2::f32,
     ..SCALAR_COLUMN
@@ -143,6 +164,7 @@ static AVX512: Kernels = Kernels {
     ternary_tmac: ternary::Method::lookup(ternary::tmac::avx512::matmul, ternary::tmac::avx2::TABLES),
     ternary_tmac8: ternary::Method::lookup(ternary::tmac8::avx512::matmul, ternary::tmac8::avx2::TABLES),
     ternary_tl2: ternary::Method::lookup(ternary::tl2::avx512::matmul, ternary::tl2::avx2::TABLES),
+    ternary_i2_rows: ternary::Method::plain(ternary::i2_rows::avx512::matmul),
     quantise: quantise::avx512::quantise,
     rms_norm: norm::rms::avx512::rms_norm,
     layer_norm: norm::layer::avx512::layer_norm,
@@ -160,6 +182,7 @@ static AVX512: Kernels = Kernels {
     dense_f32: dense::avx512::matmul,
     dense_bf16: dense::avx512::matmul,
     dense_f16: dense::avx512::matmul,
+    dense_int8: dense::int8::avx512::matmul,
     dense_q8: grouped::q8::avx512::matmul,
     dense_q4: grouped::q4::avx512::matmul,
     screen_q8: screen::avx512::q8,
@@ -168,6 +191,8 @@ static AVX512: Kernels = Kernels {
     top_k: top_k::avx512::top_k,
     transpose: transpose::avx512::transpose,
     read: ceiling::read::avx512::read,
+    naive: comparator::naive::avx512::matmul,
+    naive_crumbs: comparator::naive::avx512::crumbs,
     int8_peak: ceiling::peak::avx512::int8,
     f32_peak: ceiling::peak::avx512::f32,
     ..AVX2_COLUMN

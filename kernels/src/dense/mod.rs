@@ -28,6 +28,7 @@ use std::marker::PhantomData;
 pub(crate) mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx512;
+pub mod int8;
 pub(crate) mod scalar;
 
 /// w `[R, C]`, x `[T, C]`, C, out `[R, T]`.

@@ -1,7 +1,7 @@
 //! A packed ternary matrix and its layouts.
 
 use super::format::Format;
-use super::{i2, t5, tl2, tmac};
+use super::{i2, i2_rows, t5, tl2, tmac};
 use crate::{Line, Lines, Rng};
 use std::fmt;
 use std::ops::Range;
@@ -19,11 +19,13 @@ pub enum Layout {
     Tmac,
     /// 1.67 bits a weight, three as an index of tables and a sign: [`crate::ternary::tl2`].
     Tl2,
+    /// Two bits a weight, row after row, for comparison: [`crate::ternary::i2_rows`].
+    I2Rows,
 }
 
 impl Layout {
     /// Every layout.
-    pub const ALL: [Layout; 4] = [Layout::I2, Layout::T5, Layout::Tmac, Layout::Tl2];
+    pub const ALL: [Layout; 5] = [Layout::I2, Layout::T5, Layout::Tmac, Layout::Tl2, Layout::I2Rows];
 
     pub(crate) const fn format(self) -> &'static Format {
         match self {
@@ -31,6 +33,7 @@ impl Layout {
             Layout::T5 => &t5::FORMAT,
             Layout::Tmac => &tmac::FORMAT,
             Layout::Tl2 => &tl2::FORMAT,
+            Layout::I2Rows => &i2_rows::FORMAT,
         }
     }
 
@@ -155,7 +158,7 @@ impl TernaryMatrix {
     }
 
     /// Writes some rows to `out` `[rows, cols]`.
-    fn unpack(&self, rows: Range<usize>, out: &mut [i8]) {
+    pub(crate) fn unpack(&self, rows: Range<usize>, out: &mut [i8]) {
         let format = self.layout.format();
         let mut block = vec![0; format.block()];
         let tiles = rows.start / format.tile_rows..rows.end.div_ceil(format.tile_rows);

@@ -7,6 +7,7 @@
 mod format;
 mod guest;
 pub mod i2;
+pub mod i2_rows;
 mod matrix;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod panel;
@@ -129,6 +130,7 @@ impl Kernels {
     fn ternary(&self, layout: Layout) -> &Method {
         match layout {
             Layout::I2 => &self.ternary_i2,
+            Layout::I2Rows => &self.ternary_i2_rows,
             Layout::T5 => &self.ternary_t5,
             Layout::Tmac => &self.ternary_tmac,
             Layout::Tl2 => &self.ternary_tl2,

@@ -9,6 +9,8 @@ use std::marker::PhantomData;
 pub(crate) trait Packed {
     /// `ternary/NAME`.
     const NAME: &'static str;
+    /// See [`Op::COMPARATOR`].
+    const COMPARATOR: Option<&'static str> = None;
     /// How the weights are packed.
     const LAYOUT: Layout;
     /// The address of the product that a table holds.
@@ -33,18 +35,46 @@ pub(crate) trait Packed {
 /// The product in the layout P. A shape is R × C × T.
 pub(crate) struct Product<P>(PhantomData<P>);
 
+/// Quantised tokens.
+pub(crate) struct Tokens {
+    pub(crate) codes: Vec<i8>,
+    stride: usize,
+    sums: Vec<i32>,
+    scales: Vec<f32>,
+}
+
+impl Tokens {
+    /// Without tables.
+    pub(crate) fn view(&self) -> Activations<'_> {
+        let Tokens { codes, stride, sums, scales } = self;
+        Activations { codes, stride: *stride, sums, scales, tables: &[] }
+    }
+}
+
+/// The random numbers of a shape, which are the same for every layout and for what layouts are compared with.
+pub(crate) fn numbers<P: Packed>(shape: &Shape, rng: &mut Rng) -> (Tokens, TernaryMatrix) {
+    let stride = Activations::stride_for(shape.c);
+    let mut codes = vec![0i8; shape.t * stride];
+    for row in codes.chunks_exact_mut(stride.max(1)) {
+        row[..shape.c].fill_with(|| rng.below(256) as u8 as i8);
+    }
+    let sum = |t: usize| codes[t * stride..][..stride].iter().map(|q| i32::from(*q)).sum();
+    let sums = (0..shape.t).map(sum).collect();
+    let matrix = TernaryMatrix::random(shape.r, shape.c, P::LAYOUT, rng);
+    (Tokens { codes, stride, sums, scales: (0..shape.t).map(|_| rng.unit() + 0.5).collect() }, matrix)
+}
+
 /// A matrix, quantised tokens and the place for the products.
 pub(crate) struct Case {
     matrix: TernaryMatrix,
-    codes: Vec<i8>,
-    sums: Vec<i32>,
-    scales: Vec<f32>,
+    tokens: Tokens,
     tables: Lines,
     out: Vec<f32>,
 }
 
 impl<P: Packed> Op for Product<P> {
     const NAME: &'static str = P::NAME;
+    const COMPARATOR: Option<&'static str> = P::COMPARATOR;
     const ARITHMETIC: Arithmetic = Arithmetic::Int8;
     type Case = Case;
 
@@ -87,32 +117,19 @@ impl<P: Packed> Op for Product<P> {
     }
 
     fn case(shape: &Shape, rng: &mut Rng) -> Case {
-        let stride = Activations::stride_for(shape.c);
-        let mut codes = vec![0i8; shape.t * stride];
-        for row in codes.chunks_exact_mut(stride.max(1)) {
-            row[..shape.c].fill_with(|| rng.below(256) as u8 as i8);
-        }
-        let sums = codes.chunks_exact(stride.max(1)).map(|row| row.iter().map(|q| i32::from(*q)).sum()).collect();
-        Case {
-            matrix: TernaryMatrix::random(shape.r, shape.c, P::LAYOUT, rng),
-            sums: if stride == 0 { vec![0; shape.t] } else { sums },
-            codes,
-            scales: (0..shape.t).map(|_| rng.unit() + 0.5).collect(),
-            tables: Lines::zeroed(0),
-            out: vec![f32::NAN; shape.r * shape.t],
-        }
+        let (tokens, matrix) = numbers::<P>(shape, rng);
+        Case { matrix, tokens, tables: Lines::zeroed(0), out: vec![f32::NAN; shape.r * shape.t] }
     }
 
     /// Tables are made anew each time: that is part of the cost.
     fn run(kernels: &Kernels, case: &mut Case) {
-        let Case { matrix, codes, sums, scales, tables, out } = case;
-        let stride = Activations::stride_for(matrix.cols());
-        let lines = P::table_lines(kernels, matrix.cols(), scales.len());
+        let Case { matrix, tokens, tables, out } = case;
+        let lines = P::table_lines(kernels, matrix.cols(), tokens.scales.len());
         if tables.len() != lines {
             *tables = Lines::zeroed(lines);
         }
-        P::tables(kernels, matrix.cols(), codes, tables);
-        P::matmul(kernels, matrix.view(), Activations { codes, stride, sums, scales, tables }, out);
+        P::tables(kernels, matrix.cols(), &tokens.codes, tables);
+        P::matmul(kernels, matrix.view(), Activations { tables, ..tokens.view() }, out);
     }
 
     fn output(case: &Case) -> Vec<f32> {
