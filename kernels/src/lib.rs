@@ -19,6 +19,7 @@ pub mod attention;
 mod blocking;
 pub mod ceiling;
 pub mod comparator;
+pub mod conformance;
 pub mod dense;
 mod element;
 pub mod embedding;

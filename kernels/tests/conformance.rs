@@ -1,54 +1,17 @@
 //! Every variant of every op against the specification: the same bits, or within the tolerance that the op declares.
 
-use kernels::probe::{OPS, Probe, Shape, Tolerance};
-use kernels::{Isa, Kernels};
+use kernels::Isa;
+use kernels::conformance::{SEEDS, differences, tables};
+use kernels::probe::{OPS, Shape};
 use proptest::prelude::*;
 use proptest::test_runner::{FileFailurePersistence, TestRunner};
 use std::collections::BTreeMap;
-
-/// The seeds that every shape is tried with.
-const SEEDS: [u64; 3] = [1, 20, 300];
-
-/// The scalar table, which every machine has.
-fn specification() -> &'static Kernels {
-    Kernels::for_isa(Isa::Scalar).expect("every machine has the scalar level")
-}
 
 /// Prints the levels that this CPU lacks, so that a green run does not claim more than it showed.
 fn print_missing_levels() {
     for isa in Isa::ALL.into_iter().filter(|isa| !isa.is_available()) {
         println!("not tested: {isa} (this CPU lacks it)");
     }
-}
-
-/// Where a variant breaks the promise of its op, if one does.
-fn differences(op: &Probe, tables: &[&'static Kernels], shape: &Shape, seed: u64) -> Vec<String> {
-    // Each fills a case of its own, so that what one leaves unwritten stays NaN.
-    let run = |kernels| {
-        let mut case = (op.case)(shape, seed);
-        case.run(kernels);
-        case.output()
-    };
-    let want = run(specification());
-    let same = |got: f32, want: f32| match op.tolerance {
-        Tolerance::Exact => got.to_bits() == want.to_bits(),
-        Tolerance::Absolute(limit, _) => got.to_bits() == want.to_bits() || (got - want).abs() <= limit,
-    };
-    let difference = |table: &&'static Kernels| {
-        let got = run(table);
-        let name = format!("{}@{} at {shape}, seed {seed}", op.name, table.isa());
-        if got.len() != want.len() {
-            return Some(format!("{name}: {} numbers, expected {}", got.len(), want.len()));
-        }
-        let wrong = got.iter().zip(&want).position(|(got, want)| !same(*got, *want))?;
-        Some(format!("{name}: element {wrong} is {:?}, expected {:?}", got[wrong], want[wrong]))
-    };
-    tables.iter().filter_map(difference).collect()
-}
-
-/// The tables whose variants are held to the specification.
-fn tables(op: &Probe) -> Vec<&'static Kernels> {
-    op.own_tables().into_iter().filter(|table| table.isa() != Isa::Scalar).collect()
 }
 
 #[test]

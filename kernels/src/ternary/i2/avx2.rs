@@ -2,13 +2,15 @@
 //! of two products gather in 16 bits and are widened every [`RUN`] groups; a token's sum is subtracted at the end, since
 //! codes are weights plus one.
 //!
-//! One token walks eight tiles far apart, four of them at a time for one run, since sixteen registers hold no more; each
+//! Many tokens share a panel of unpacked codes ([`crate::ternary::panel`]). One token walks eight tiles far apart, four of them at a time for one run, since sixteen registers hold no more; each
 //! of the eight streams is prefetched. More tokens share an unpacked line.
 
 use super::{Activations, TILE_ROWS, Weights};
 use crate::Line;
 use crate::blocking::{Product, cached_runs, walk};
 use crate::streams::prefetch;
+use crate::ternary::panel::avx2::{Unpack, matmul as panels};
+use crate::ternary::panel::{LINES, Panel};
 use std::arch::x86_64::*;
 use std::array;
 use std::ops::Range;
@@ -18,8 +20,14 @@ const AHEAD: usize = 2048;
 /// Groups whose products add up in 16 bits: 8 groups of 4 planes are 32 additions of at most 768 in magnitude.
 const RUN: usize = 8;
 
+/// From so many tokens on a panel is worth its unpacking.
+const MANY: usize = 32;
+
 #[target_feature(enable = "avx2,fma")]
 pub(crate) fn matmul(weights: Weights<'_>, x: Activations<'_>, out: &mut [f32]) {
+    if x.scales.len() >= MANY {
+        return panels(&Packed(weights), weights.rows, weights.groups, x, out);
+    }
     let tiles = weights.rows.div_ceil(TILE_ROWS);
     for run in cached_runs(x.scales.len(), x.stride, 4) {
         // SAFETY: this function has the features that the blocks need.
@@ -128,6 +136,33 @@ fn add<const N: usize, const T: usize>(
             for half in 0..2 {
                 let wide = _mm256_madd_epi16(narrow[t][n][half], one);
                 sums[n][t][half] = _mm256_add_epi32(sums[n][t][half], wide);
+            }
+        }
+    }
+}
+
+/// For panels: four tiles side by side, whose lines are steps of a panel as soon as their planes are apart.
+struct Packed<'a>(Weights<'a>);
+
+impl Unpack for Packed<'_> {
+    const GROUP_STEPS: usize = 4;
+    const ROWS_OF: [[usize; 2]; 8] = [[0, 4], [8, 12], [16, 20], [24, 28], [32, 36], [40, 44], [48, 52], [56, 60]];
+
+    #[target_feature(enable = "avx2,fma")]
+    unsafe fn unpack(&self, first_row: usize, groups: Range<usize>, panel: &mut Panel) {
+        let tiles = self.0.lines.chunks_exact(self.0.groups).skip(first_row / TILE_ROWS);
+        // Where rows end, what an earlier panel left stands for tiles that there are not; nobody reads their sums.
+        for (l, tile) in tiles.take(LINES).enumerate() {
+            for (line, steps) in tile[groups.clone()].iter().zip(panel.as_chunks_mut::<4>().0) {
+                for half in 0..2 {
+                    // SAFETY: a line is two aligned registers.
+                    let codes = planes(unsafe { _mm256_load_si256(line.0.as_ptr().cast::<__m256i>().add(half)) });
+                    for (step, codes) in steps.iter_mut().zip(codes) {
+                        let to = step[l].0.as_mut_ptr().cast::<__m256i>();
+                        // SAFETY: a line is two aligned registers.
+                        unsafe { _mm256_store_si256(to.add(half), codes) };
+                    }
+                }
             }
         }
     }
