@@ -81,6 +81,8 @@ struct OpLine {
     own: Vec<&'static str>,
     /// How far variants may differ; absent where they give the same bits.
     tolerance: Option<f32>,
+    /// What it stands for, if others are judged against it.
+    comparator: Option<&'static str>,
 }
 
 #[derive(Serialize)]
@@ -155,6 +157,7 @@ fn everything(guests: &Guests) -> Result<Everything> {
             .map(|op| OpLine {
                 name: op.name,
                 own: op.own_tables().iter().map(|table| table.isa().name()).collect(),
+                comparator: op.comparator,
                 tolerance: match op.tolerance {
                     Tolerance::Exact => None,
                     Tolerance::Absolute(most, _) => Some(most),
@@ -197,10 +200,11 @@ fn text(all: &Everything) -> String {
             all.texts.iter().map(|t| [t.name.clone(), t.dataset.clone(), t.license.clone(), yes(t.present)]),
         ),
         table::plain(
-            ["op", "own variants", "results"],
+            ["op", "own variants", "results", ""],
             all.ops.iter().map(|op| {
                 let results = op.tolerance.map_or("same bits".to_string(), |most| format!("within {most}"));
-                [op.name.to_string(), op.own.join(" "), results]
+                let role = if op.comparator.is_some() { "comparator" } else { "" };
+                [op.name.to_string(), op.own.join(" "), results, role.to_string()]
             }),
         ),
         table::plain(

@@ -146,7 +146,7 @@ pub enum Row {
     Check(CheckRow),
     /// A variant's speed.
     Speed(Box<SpeedRow>),
-    /// What this machine's caches cannot hold.
+    /// What cannot be timed on this machine.
     Left(LeftRow),
 }
 
@@ -165,6 +165,8 @@ pub struct LeftRow {
     pub working_set: WorkingSet,
     /// Threads at the same time.
     pub threads: usize,
+    /// Why.
+    pub reason: String,
 }
 
 /// What an ISA's table holds for an op.
@@ -178,6 +180,9 @@ pub struct VariantRow {
     pub status: Status,
     /// The level whose code this one runs, where that is known.
     pub code_of: Option<String>,
+    /// What the op stands for, if others are judged against it.
+    #[serde(default)]
+    pub comparator: Option<String>,
 }
 
 impl VariantRow {
@@ -376,11 +381,16 @@ impl Experiment for KernelSpeeds {
         let mut checked: Vec<(&str, Shape)> = Vec::new();
         for combination in combinations {
             bar.set_message(combination.told());
+            bar.inc(1);
+            let combination = present(combination, emit)?;
+            if combination.entrants.is_empty() {
+                continue;
+            }
             let Some(instances) = bench::instances(&combination, lab) else {
-                for (probe, shape) in &combination.entrants {
-                    emit(Row::Left(left(&combination, probe, shape)))?;
-                }
-                bar.inc(1);
+                let place = combination.working_set.told();
+                let reason = format!("this machine has no room for them {place}");
+                let mut entrants = combination.entrants.iter();
+                entrants.try_for_each(|entrant| emit(Row::Left(left(&combination, *entrant, reason.clone()))))?;
                 continue;
             };
             for (probe, shape) in &combination.entrants {
@@ -391,7 +401,6 @@ impl Experiment for KernelSpeeds {
             }
             let rows = bench::speeds(&combination, &instances, config, lab)?;
             rows.into_iter().try_for_each(|row| emit(Row::Speed(Box::new(row))))?;
-            bar.inc(1);
         }
         bar.finish_and_clear();
         Ok(())
@@ -414,7 +423,8 @@ pub fn variants(probe: &Probe, lab: &Lab) -> Vec<VariantRow> {
                 (if origin == isa { Status::Own } else { Status::Inherited }, Some(origin.name().to_string()))
             }
         };
-        VariantRow { op: probe.name.to_string(), isa: isa.name().to_string(), status, code_of }
+        let comparator = probe.comparator.map(str::to_string);
+        VariantRow { op: probe.name.to_string(), isa: isa.name().to_string(), status, code_of, comparator }
     };
     Isa::ALL.into_iter().map(row).collect()
 }
@@ -424,7 +434,19 @@ fn own_tables(probe: &Probe, lab: &Lab) -> Vec<&'static Kernels> {
     probe.own_tables().into_iter().filter(|table| table.isa() <= lab.isa).collect()
 }
 
-fn left(combination: &Combination<'_>, probe: &Probe, shape: &Shape) -> LeftRow {
+/// A combination without the ops whose code this machine lacks; they are emitted as left out.
+fn present<'a>(combination: Combination<'a>, emit: &mut dyn FnMut(Row) -> Result<()>) -> Result<Combination<'a>> {
+    let mut entrants = Vec::with_capacity(combination.entrants.len());
+    for &(probe, shape) in &combination.entrants {
+        match (probe.missing)() {
+            None => entrants.push((probe, shape)),
+            Some(reason) => emit(Row::Left(left(&combination, (probe, shape), reason.to_string())))?,
+        }
+    }
+    Ok(Combination { entrants, ..combination })
+}
+
+fn left(combination: &Combination<'_>, (probe, shape): (&Probe, Shape), reason: String) -> LeftRow {
     LeftRow {
         op: probe.name.to_string(),
         rows: shape.r,
@@ -432,6 +454,7 @@ fn left(combination: &Combination<'_>, probe: &Probe, shape: &Shape) -> LeftRow 
         tokens: shape.t,
         working_set: combination.working_set,
         threads: combination.threads,
+        reason,
     }
 }
 

@@ -135,7 +135,8 @@ pub(super) fn speeds(
     let Combination { entrants, working_set, threads } = combination;
     let mut tasks = Vec::new();
     for (place, (probe, shape)) in entrants.iter().enumerate() {
-        let slow = (probe.work)(shape).operations > config.scalar_operations;
+        // The specification of a comparator is not what anyone compares with.
+        let slow = (probe.work)(shape).operations > config.scalar_operations || probe.comparator.is_some();
         let tables = own_tables(probe, lab).into_iter().filter(|table| !slow || table.isa() != Isa::Scalar);
         tasks.extend(tables.map(|table| Task::Variant(place, table)));
     }

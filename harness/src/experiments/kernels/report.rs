@@ -32,6 +32,7 @@ pub(super) fn section(config: &Config, rows: &[Row]) -> Section {
     let mut parts = Vec::new();
     if !rows.variants.is_empty() {
         parts.push(Part::Table(coverage_table(&rows)));
+        parts.extend(comparators(&rows).map(Part::Text));
     }
     if !rows.speeds.is_empty() {
         parts.extend(speedup_figure(&rows).map(Part::Figure));
@@ -92,15 +93,21 @@ fn limits(config: &Config, rows: &Rows<'_>) -> Vec<String> {
             format::integer(config.scalar_operations)
         ),
     ];
-    if !rows.left.is_empty() {
-        let mut places: Vec<&str> = rows.left.iter().map(|row| row.working_set.told()).collect();
-        places.sort_unstable();
-        places.dedup();
-        limits.push(format!(
-            "{} could not be timed {}: this machine's caches do not hold such a case (or have no such level).",
-            capital(&format::count(rows.left.len(), "combination", "combinations")),
-            format::list(&places)
-        ));
+    let mut reasons: Vec<&str> = Vec::new();
+    for row in &rows.left {
+        if !reasons.contains(&row.reason.as_str()) {
+            reasons.push(&row.reason);
+        }
+    }
+    for reason in reasons {
+        let mut cases: Vec<String> = Vec::new();
+        for row in rows.left.iter().filter(|row| row.reason == reason) {
+            let case = format!("`{}` at {}x{}x{}", row.op, row.rows, row.columns, row.tokens);
+            if !cases.contains(&case) {
+                cases.push(case);
+            }
+        }
+        limits.push(format!("Not timed, because {reason}: {}.", format::list(&cases)));
     }
     limits
 }
@@ -251,6 +258,16 @@ fn coverage_table(rows: &Rows<'_>) -> Table {
         table.row(std::iter::once(format!("`{op}`")).chain(Isa::ALL.iter().map(cell)).collect());
     }
     table
+}
+
+/// What is there to be compared with.
+fn comparators(rows: &Rows<'_>) -> Option<String> {
+    let mut told: Vec<String> = Vec::new();
+    for row in &rows.variants {
+        let text = row.comparator.as_ref().map(|comparator| format!("`{}` is {comparator}", row.op));
+        told.extend(text.filter(|text| !told.contains(text)));
+    }
+    (!told.is_empty()).then(|| format!("To be compared with: {}.", told.join("; ")))
 }
 
 fn speed_table(rows: &Rows<'_>) -> Table {
@@ -461,6 +478,7 @@ mod tests {
 
     fn rows() -> Vec<Row> {
         let mut rows = vec![Row::Variant(VariantRow {
+            comparator: None,
             op: "ternary/i2".to_string(),
             isa: "avx2".to_string(),
             status: Status::Inherited,

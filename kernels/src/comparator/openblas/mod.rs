@@ -64,7 +64,7 @@ impl Comparator for OpenBlas {
     type Weights = (Vec<f32>, usize);
 
     fn missing() -> Option<&'static str> {
-        library::get().is_none().then_some("not on this machine: the loader finds no libopenblas")
+        library::get().is_none().then_some("the loader finds no libopenblas on this machine")
     }
 
     fn weights(source: &Source<'_>) -> (Vec<f32>, usize) {
