@@ -50,6 +50,7 @@ count! {
     ternary_tmac8 = "ternary/tmac8";
     ternary_tl2 = "ternary/tl2";
     quantise = "quantise";
+    quantise_rows = "quantise/rows";
     dense_f32 = "dense/f32";
     dense_bf16 = "dense/bf16";
     dense_f16 = "dense/f16";
@@ -65,6 +66,7 @@ count! {
     norm_layer = "norm/layer";
     attention_f32 = "attention/f32";
     attention_bf16 = "attention/bf16";
+    attention_int8 = "attention/int8";
     rope_half_split = "rope/half_split";
     rope_interleaved = "rope/interleaved";
     sigmoid = "activation/sigmoid";

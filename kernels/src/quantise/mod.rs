@@ -26,6 +26,7 @@ use crate::{Kernels, Rng};
 pub(crate) mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx512;
+pub mod row;
 pub(crate) mod scalar;
 
 /// The smallest absolute maximum that is divided by, so that a zero token stays zero.
