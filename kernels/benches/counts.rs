@@ -67,6 +67,8 @@ count! {
     attention_f32 = "attention/f32";
     attention_bf16 = "attention/bf16";
     attention_int8 = "attention/int8";
+    attention_causal_f32 = "attention/causal/f32";
+    attention_causal_bf16 = "attention/causal/bf16";
     rope_half_split = "rope/half_split";
     rope_interleaved = "rope/interleaved";
     sigmoid = "activation/sigmoid";

@@ -214,6 +214,8 @@ pub const OPS: &[Probe] = &[
     probe::<crate::attention::Attention<f32>>(),
     probe::<crate::attention::Attention<half::bf16>>(),
     probe::<crate::attention::int8::AttentionInt8>(),
+    probe::<crate::attention::causal::Causal<f32>>(),
+    probe::<crate::attention::causal::Causal<half::bf16>>(),
     probe::<crate::rope::Rope<false>>(),
     probe::<crate::rope::Rope<true>>(),
     probe::<crate::activation::ops::Sigmoid>(),

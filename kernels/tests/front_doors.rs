@@ -2,6 +2,7 @@
 //! anywhere.
 
 use kernels::attention::Heads;
+use kernels::attention::causal::ROWS;
 use kernels::attention::int8::RowScales;
 use kernels::grouped::codes::Codes;
 use kernels::grouped::{self, GroupedMatrix};
@@ -119,6 +120,15 @@ fn attention_refuses_shapes_that_disagree() {
         refuses("keys and values", || attend(Heads { values: &x[..4], ..heads }, 6, 4));
         refuses("scores [2, 3]", || attend(heads, 5, 4));
         refuses("out [2, 2]", || attend(heads, 6, 5));
+        let run = |tokens, scores: usize| {
+            kernels.attention_causal(heads, tokens, &mut vec![0.0; scores], &mut [0.0; 4]);
+        };
+        run(2, 3 * ROWS);
+        refuses("2 queries of 0 tokens", || run(0, 3 * ROWS));
+        refuses("2 queries of 3 tokens", || run(3, 3 * ROWS));
+        refuses("scores [24, 3]", || run(2, 6));
+        let long = Heads { queries: &x, ..heads };
+        refuses("3 positions for 4 tokens", || kernels.attention_causal(long, 4, &mut [], &mut [0.0; 8]));
         let heads = Heads { queries: &x[..4], keys: &codes[..6], values: &codes[..6], width: 2, scale: 1.0 };
         let attend = |keys: usize, values: usize| {
             let scales = RowScales { keys: &x[..keys], values: &x[..values] };

@@ -28,6 +28,7 @@ use std::marker::PhantomData;
 pub(crate) mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx512;
+pub mod causal;
 pub mod int8;
 pub(crate) mod scalar;
 
@@ -48,14 +49,20 @@ pub struct Heads<'a, E> {
 
 /// Panics if shapes disagree or nothing is cached; gives n.
 fn check<E>(heads: &Heads<'_, E>, scores: &[f32], out: &[f32]) -> usize {
+    let (count, cached) = check_cache(heads, out);
+    assert_eq!(scores.len(), count * cached, "scores [{count}, {cached}]");
+    cached
+}
+
+/// The same without scores; gives the number of queries and n.
+fn check_cache<E>(heads: &Heads<'_, E>, out: &[f32]) -> (usize, usize) {
     let Heads { queries, keys, values, width, .. } = *heads;
     assert!(width > 0 && queries.len().is_multiple_of(width), "queries [G, {width}]: {}", queries.len());
     assert!(!keys.is_empty() && keys.len().is_multiple_of(width), "keys [n, {width}]: {}", keys.len());
     assert_eq!(keys.len(), values.len(), "keys and values");
     let (count, cached) = (queries.len() / width, keys.len() / width);
-    assert_eq!(scores.len(), count * cached, "scores [{count}, {cached}]");
     assert_eq!(out.len(), queries.len(), "out [{count}, {width}]");
-    cached
+    (count, cached)
 }
 
 /// inputs, scores `[G, n]`, out `[G, K]`.
