@@ -63,6 +63,7 @@ count! {
     embedding_f16 = "embedding/f16";
     transpose = "transpose";
     norm_rms = "norm/rms";
+    norm_rms_quantise = "norm/rms_quantise";
     norm_layer = "norm/layer";
     attention_f32 = "attention/f32";
     attention_bf16 = "attention/bf16";

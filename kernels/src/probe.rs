@@ -210,6 +210,7 @@ pub const OPS: &[Probe] = &[
     probe::<crate::transpose::Transpose>(),
     probe::<crate::ceiling::read::Read>(),
     probe::<crate::norm::rms::RmsNorm>(),
+    probe::<crate::norm::rms_quantise::RmsQuantise>(),
     probe::<crate::norm::layer::LayerNorm>(),
     probe::<crate::attention::Attention<f32>>(),
     probe::<crate::attention::Attention<half::bf16>>(),

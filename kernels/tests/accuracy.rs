@@ -198,6 +198,24 @@ fn norms_are_within_their_bounds_of_the_formula_at_any_magnitude() {
 }
 
 #[test]
+fn a_norm_and_codes_in_one_op_are_those_of_two() {
+    let mut inputs = rows();
+    inputs.extend(
+        [f32::NAN, f32::INFINITY, 1e30].map(|odd| (0..70).map(|i| if i == 50 { odd } else { i as f32 }).collect()),
+    );
+    for x in inputs.iter().filter(|x| !x.is_empty()) {
+        let gain: Vec<f32> = (0..x.len()).map(|i| (i % 13) as f32 - 5.5).collect();
+        for kernels in Kernels::available() {
+            let (mut normed, mut want, mut got) = (vec![0.0; x.len()], vec![1; x.len() + 3], vec![2; x.len() + 3]);
+            kernels.rms_norm(x, &gain, 1e-5, &mut normed);
+            let two = kernels.quantise(&normed, &mut want);
+            assert_eq!(kernels.rms_quantise(x, &gain, 1e-5, &mut got), two, "from {:e} on {}", x[0], kernels.isa());
+            assert_eq!(got, want, "from {:e} on {}", x[0], kernels.isa());
+        }
+    }
+}
+
+#[test]
 fn rotations_are_within_their_bound_of_the_formula() {
     let mut rng = Rng::new(10);
     for half in [1, 4, 7, 8, 16, 33, 64] {

@@ -101,6 +101,9 @@ fn the_float_ops_refuse_shapes_that_disagree() {
         refuses("width 0", || kernels.rms_norm(&[], &[], 1e-5, &mut []));
         refuses("x [T, 2] has 3 elements", || kernels.rms_norm(&[0.0; 3], &[0.0; 2], 1e-5, &mut [0.0; 3]));
         refuses("out is as long as x", || kernels.rms_norm(&[0.0; 2], &[0.0; 2], 1e-5, &mut [0.0; 4]));
+        refuses("width 0", || kernels.rms_quantise(&[], &[], 1e-5, &mut []));
+        refuses("x and gain", || kernels.rms_quantise(&[0.0; 3], &[0.0; 2], 1e-5, &mut [0; 3]));
+        refuses("2 codes for 3", || kernels.rms_quantise(&[0.0; 3], &[0.0; 3], 1e-5, &mut [0; 2]));
         refuses("gain and bias", || kernels.layer_norm(&[0.0; 2], &[0.0; 2], &[0.0], 1e-5, &mut [0.0; 2]));
     }
 }
