@@ -51,6 +51,7 @@ count! {
     ternary_tl2 = "ternary/tl2";
     ternary_i2_rows = "ternary/i2_rows";
     quantise = "quantise";
+    quantise_rows = "quantise/rows";
     dense_f32 = "dense/f32";
     dense_bf16 = "dense/bf16";
     dense_f16 = "dense/f16";
@@ -64,9 +65,13 @@ count! {
     embedding_f16 = "embedding/f16";
     transpose = "transpose";
     norm_rms = "norm/rms";
+    norm_rms_quantise = "norm/rms_quantise";
     norm_layer = "norm/layer";
     attention_f32 = "attention/f32";
     attention_bf16 = "attention/bf16";
+    attention_int8 = "attention/int8";
+    attention_causal_f32 = "attention/causal/f32";
+    attention_causal_bf16 = "attention/causal/bf16";
     rope_half_split = "rope/half_split";
     rope_interleaved = "rope/interleaved";
     sigmoid = "activation/sigmoid";

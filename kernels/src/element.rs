@@ -34,6 +34,13 @@ pub(crate) mod sealed {
     pub trait CacheColumns: Sized {
         #[doc(hidden)]
         fn attention(kernels: &Kernels) -> attention::Variant<Self>;
+        #[doc(hidden)]
+        fn attention_causal(kernels: &Kernels) -> attention::causal::Variant<Self>;
+        /// The numbers themselves, where they need no widening.
+        #[doc(hidden)]
+        fn plain(_numbers: &[Self]) -> Option<&[f32]> {
+            None
+        }
     }
 }
 
@@ -73,11 +80,23 @@ impl sealed::CacheColumns for f32 {
     fn attention(kernels: &Kernels) -> attention::Variant<f32> {
         kernels.attention_f32
     }
+
+    fn attention_causal(kernels: &Kernels) -> attention::causal::Variant<f32> {
+        kernels.attention_causal_f32
+    }
+
+    fn plain(numbers: &[f32]) -> Option<&[f32]> {
+        Some(numbers)
+    }
 }
 
 impl sealed::CacheColumns for bf16 {
     fn attention(kernels: &Kernels) -> attention::Variant<bf16> {
         kernels.attention_bf16
+    }
+
+    fn attention_causal(kernels: &Kernels) -> attention::causal::Variant<bf16> {
+        kernels.attention_causal_bf16
     }
 }
 

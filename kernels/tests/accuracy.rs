@@ -2,6 +2,7 @@
 
 use kernels::activation::{Activation, Gate};
 use kernels::attention::Heads;
+use kernels::attention::int8::RowScales;
 use kernels::rope::Pairs;
 use kernels::{CacheElement, Kernels, Rng};
 
@@ -197,6 +198,24 @@ fn norms_are_within_their_bounds_of_the_formula_at_any_magnitude() {
 }
 
 #[test]
+fn a_norm_and_codes_in_one_op_are_those_of_two() {
+    let mut inputs = rows();
+    inputs.extend(
+        [f32::NAN, f32::INFINITY, 1e30].map(|odd| (0..70).map(|i| if i == 50 { odd } else { i as f32 }).collect()),
+    );
+    for x in inputs.iter().filter(|x| !x.is_empty()) {
+        let gain: Vec<f32> = (0..x.len()).map(|i| (i % 13) as f32 - 5.5).collect();
+        for kernels in Kernels::available() {
+            let (mut normed, mut want, mut got) = (vec![0.0; x.len()], vec![1; x.len() + 3], vec![2; x.len() + 3]);
+            kernels.rms_norm(x, &gain, 1e-5, &mut normed);
+            let two = kernels.quantise(&normed, &mut want);
+            assert_eq!(kernels.rms_quantise(x, &gain, 1e-5, &mut got), two, "from {:e} on {}", x[0], kernels.isa());
+            assert_eq!(got, want, "from {:e} on {}", x[0], kernels.isa());
+        }
+    }
+}
+
+#[test]
 fn rotations_are_within_their_bound_of_the_formula() {
     let mut rng = Rng::new(10);
     for half in [1, 4, 7, 8, 16, 33, 64] {
@@ -250,24 +269,52 @@ impl Cache {
         }
     }
 
-    /// Each result against the formula, within `bound` times the largest value of its column.
+    fn heads<'a, E>(&'a self, keys: &'a [E], values: &'a [E]) -> Heads<'a, E> {
+        Heads { queries: &self.queries, keys, values, width: self.width, scale: self.scale }
+    }
+
+    /// [`Cache::check_with`] a cache of plain numbers.
     fn check<E: CacheElement>(&self, bound: f64) {
         let narrow = |x: &[f32]| x.iter().map(|x| E::narrow(*x)).collect::<Vec<E>>();
         let (keys, values) = (narrow(&self.keys), narrow(&self.values));
-        let (g, n) = (self.queries.len() / self.width, keys.len() / self.width);
-        let truth = |x: &[E], i: usize, c: usize| f64::from(x[i * self.width + c].widen());
+        let truth = [&keys, &values].map(|x| x.iter().map(|x| f64::from(x.widen())).collect());
+        self.check_with(E::NAME, truth, bound, |kernels, scores, out| {
+            kernels.attention(self.heads(&keys, &values), scores, out);
+        });
+    }
+
+    /// [`Cache::check_with`] a cache of codes.
+    fn check_int8(&self, bound: f64) {
+        let rows = |x: &[f32]| {
+            let (mut codes, mut scales) = (vec![0; x.len()], vec![0.0; x.len() / self.width]);
+            Kernels::best().quantise_rows(x, self.width, &mut codes, &mut scales);
+            (codes, scales)
+        };
+        let ((keys, a), (values, b)) = (rows(&self.keys), rows(&self.values));
+        let truth = |codes: &[i8], scales: &[f32]| {
+            let scales = scales.iter().flat_map(|scale| std::iter::repeat_n(f64::from(*scale), self.width));
+            codes.iter().zip(scales).map(|(code, scale)| f64::from(*code) * scale).collect()
+        };
+        self.check_with("int8", [truth(&keys, &a), truth(&values, &b)], bound, |kernels, scores, out| {
+            kernels.attention_int8(self.heads(&keys, &values), RowScales { keys: &a, values: &b }, scores, out);
+        });
+    }
+
+    /// Each result against the formula, within `bound` times the largest value of its column. `truth`: keys and values.
+    fn check_with(&self, name: &str, truth: [Vec<f64>; 2], bound: f64, run: impl Fn(&Kernels, &mut [f32], &mut [f32])) {
+        let (g, n) = (self.queries.len() / self.width, self.keys.len() / self.width);
+        let [keys, values] = truth;
+        let truth = |x: &[f64], i: usize, c: usize| x[i * self.width + c];
         for kernels in Kernels::available() {
             let (mut scores, mut out) = (vec![f32::NAN; g * n], vec![f32::NAN; self.queries.len()]);
-            let heads =
-                Heads { queries: &self.queries, keys: &keys, values: &values, width: self.width, scale: self.scale };
-            kernels.attention(heads, &mut scores, &mut out);
+            run(kernels, &mut scores, &mut out);
             for (query, out) in self.queries.chunks_exact(self.width).zip(out.chunks_exact(self.width)) {
                 let dot = |i| query.iter().enumerate().map(|(c, q)| f64::from(*q) * truth(&keys, i, c)).sum::<f64>();
                 let p = softmax(&(0..n).map(|i| dot(i) * f64::from(self.scale)).collect::<Vec<f64>>());
                 for (c, out) in out.iter().enumerate() {
                     let want: f64 = p.iter().enumerate().map(|(i, p)| p * truth(&values, i, c)).sum();
                     let largest = (0..n).map(|i| truth(&values, i, c).abs()).fold(0.0, f64::max);
-                    let what = format_args!("{} {g}x{}x{n}, column {c} on {}", E::NAME, self.width, kernels.isa());
+                    let what = format_args!("{name} {g}x{}x{n}, column {c} on {}", self.width, kernels.isa());
                     close(*out, want, 0.0, bound * largest, what);
                 }
             }
@@ -282,6 +329,25 @@ fn attention_is_within_its_bound_of_the_formula() {
         let cache = Cache::random(g, k, n, &mut rng);
         cache.check::<f32>(1e-6);
         cache.check::<half::bf16>(1e-6);
+        cache.check_int8(1e-6);
+    }
+}
+
+#[test]
+fn quantised_rows_are_within_half_a_step() {
+    let mut rng = Rng::new(14);
+    for magnitude in [1e-25f32, 1e-6, 1.0, 1e30] {
+        let x: Vec<f32> = (0..5 * 77).map(|_| rng.normal() * magnitude).collect();
+        for kernels in Kernels::available() {
+            let (mut codes, mut scales) = (vec![0; x.len()], [f32::NAN; 5]);
+            kernels.quantise_rows(&x, 77, &mut codes, &mut scales);
+            for (i, (x, code)) in x.iter().zip(&codes).enumerate() {
+                let scale = f64::from(scales[i / 77]);
+                let what = format_args!("number {i} near {magnitude:e} on {}", kernels.isa());
+                // Half a step and three roundings of 127 steps.
+                close(*x, f64::from(*code) * scale, 0.0, (0.5 + 127.0 * 2e-7) * scale, what);
+            }
+        }
     }
 }
 

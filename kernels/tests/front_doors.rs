@@ -1,6 +1,9 @@
 //! Every front door refuses shapes that disagree, on every level, before a variant sees them; and takes slices that lie
 //! anywhere.
 
+use kernels::attention::Heads;
+use kernels::attention::causal::ROWS;
+use kernels::attention::int8::RowScales;
 use kernels::grouped::codes::Codes;
 use kernels::grouped::{self, GroupedMatrix};
 use kernels::screen::{DenseHead, Scratch, Screen};
@@ -98,7 +101,48 @@ fn the_float_ops_refuse_shapes_that_disagree() {
         refuses("width 0", || kernels.rms_norm(&[], &[], 1e-5, &mut []));
         refuses("x [T, 2] has 3 elements", || kernels.rms_norm(&[0.0; 3], &[0.0; 2], 1e-5, &mut [0.0; 3]));
         refuses("out is as long as x", || kernels.rms_norm(&[0.0; 2], &[0.0; 2], 1e-5, &mut [0.0; 4]));
+        refuses("width 0", || kernels.rms_quantise(&[], &[], 1e-5, &mut []));
+        refuses("x and gain", || kernels.rms_quantise(&[0.0; 3], &[0.0; 2], 1e-5, &mut [0; 3]));
+        refuses("2 codes for 3", || kernels.rms_quantise(&[0.0; 3], &[0.0; 3], 1e-5, &mut [0; 2]));
         refuses("gain and bias", || kernels.layer_norm(&[0.0; 2], &[0.0; 2], &[0.0], 1e-5, &mut [0.0; 2]));
+    }
+}
+
+#[test]
+fn attention_refuses_shapes_that_disagree() {
+    let (x, codes) = ([0.5f32; 8], [1i8; 8]);
+    for kernels in Kernels::available() {
+        let heads = Heads { queries: &x[..4], keys: &x[..6], values: &x[..6], width: 2, scale: 1.0 };
+        let attend =
+            |heads, scores: usize, out: usize| kernels.attention(heads, &mut [0.0; 8][..scores], &mut [0.0; 8][..out]);
+        attend(heads, 6, 4);
+        refuses("queries [G, 0]", || attend(Heads { width: 0, ..heads }, 6, 4));
+        refuses("queries [G, 2]", || attend(Heads { queries: &x[..3], ..heads }, 6, 4));
+        refuses("keys [n, 2]", || attend(Heads { keys: &x[..5], ..heads }, 6, 4));
+        refuses("keys [n, 2]", || attend(Heads { keys: &[], values: &[], ..heads }, 0, 4));
+        refuses("keys and values", || attend(Heads { values: &x[..4], ..heads }, 6, 4));
+        refuses("scores [2, 3]", || attend(heads, 5, 4));
+        refuses("out [2, 2]", || attend(heads, 6, 5));
+        let run = |tokens, scores: usize| {
+            kernels.attention_causal(heads, tokens, &mut vec![0.0; scores], &mut [0.0; 4]);
+        };
+        run(2, 3 * ROWS);
+        refuses("2 queries of 0 tokens", || run(0, 3 * ROWS));
+        refuses("2 queries of 3 tokens", || run(3, 3 * ROWS));
+        refuses("scores [24, 3]", || run(2, 6));
+        let long = Heads { queries: &x, ..heads };
+        refuses("3 positions for 4 tokens", || kernels.attention_causal(long, 4, &mut [], &mut [0.0; 8]));
+        let heads = Heads { queries: &x[..4], keys: &codes[..6], values: &codes[..6], width: 2, scale: 1.0 };
+        let attend = |keys: usize, values: usize| {
+            let scales = RowScales { keys: &x[..keys], values: &x[..values] };
+            kernels.attention_int8(heads, scales, &mut [0.0; 6], &mut [0.0; 4]);
+        };
+        attend(3, 3);
+        refuses("scales of 3 keys and values", || attend(2, 3));
+        refuses("scales of 3 keys and values", || attend(3, 4));
+        refuses("rows [n, 3]", || kernels.quantise_rows(&x, 3, &mut [0; 8], &mut [0.0; 2]));
+        refuses("codes are as many", || kernels.quantise_rows(&x, 4, &mut [0; 7], &mut [0.0; 2]));
+        refuses("a scale for each row", || kernels.quantise_rows(&x, 4, &mut [0; 8], &mut [0.0; 3]));
     }
 }
 

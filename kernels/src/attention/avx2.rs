@@ -2,9 +2,10 @@
 #![expect(clippy::needless_range_loop, reason = "a tile of registers is indexed alike in every loop")]
 
 use super::Heads;
+use super::int8::RowScales;
 use crate::CacheElement;
 use crate::lanes::LANES;
-use crate::lanes::x86::{Widen, fold4_avx2, tail_mask8};
+use crate::lanes::x86::{Widen, fold4_avx2, tail_mask8, zip_avx2};
 use crate::softmax::avx2::softmax;
 use crate::streams::prefetch;
 use std::arch::x86_64::*;
@@ -29,6 +30,18 @@ macro_rules! by_queries {
 
 #[target_feature(enable = "avx2,fma")]
 pub(crate) fn attention<E: CacheElement + Widen>(heads: Heads<'_, E>, scores: &mut [f32], out: &mut [f32]) {
+    attend(heads, None, scores, out);
+}
+
+#[target_feature(enable = "avx2,fma")]
+pub(crate) fn int8(heads: Heads<'_, i8>, scales: RowScales<'_>, scores: &mut [f32], out: &mut [f32]) {
+    attend(heads, Some(scales), scores, out);
+}
+
+/// Both kinds: rows of plain numbers, or of codes that have scales.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn attend<E: Widen>(heads: Heads<'_, E>, scales: Option<RowScales<'_>>, scores: &mut [f32], out: &mut [f32]) {
     let width = heads.width;
     let cached = heads.keys.len() / width;
     let blocks = heads.queries.chunks(4 * width).zip(scores.chunks_mut(4 * cached)).zip(out.chunks_mut(4 * width));
@@ -45,7 +58,13 @@ pub(crate) fn attention<E: CacheElement + Widen>(heads: Heads<'_, E>, scores: &m
         }
         by_queries!(queries.len() / width, dots);
         for scores in scores.chunks_exact_mut(cached) {
+            if let Some(RowScales { keys, .. }) = scales {
+                zip_avx2(scores, keys, |x, scale| _mm256_mul_ps(x, scale));
+            }
             softmax(scores);
+            if let Some(RowScales { values, .. }) = scales {
+                zip_avx2(scores, values, |x, scale| _mm256_mul_ps(x, scale));
+            }
         }
         by_queries!(queries.len() / width, sums);
     }

@@ -28,6 +28,8 @@ use std::marker::PhantomData;
 pub(crate) mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx512;
+pub mod causal;
+pub mod int8;
 pub(crate) mod scalar;
 
 /// One call's inputs.
@@ -45,6 +47,24 @@ pub struct Heads<'a, E> {
     pub scale: f32,
 }
 
+/// Panics if shapes disagree or nothing is cached; gives n.
+fn check<E>(heads: &Heads<'_, E>, scores: &[f32], out: &[f32]) -> usize {
+    let (count, cached) = check_cache(heads, out);
+    assert_eq!(scores.len(), count * cached, "scores [{count}, {cached}]");
+    cached
+}
+
+/// The same without scores; gives the number of queries and n.
+fn check_cache<E>(heads: &Heads<'_, E>, out: &[f32]) -> (usize, usize) {
+    let Heads { queries, keys, values, width, .. } = *heads;
+    assert!(width > 0 && queries.len().is_multiple_of(width), "queries [G, {width}]: {}", queries.len());
+    assert!(!keys.is_empty() && keys.len().is_multiple_of(width), "keys [n, {width}]: {}", keys.len());
+    assert_eq!(keys.len(), values.len(), "keys and values");
+    let (count, cached) = (queries.len() / width, keys.len() / width);
+    assert_eq!(out.len(), queries.len(), "out [{count}, {width}]");
+    (count, cached)
+}
+
 /// inputs, scores `[G, n]`, out `[G, K]`.
 pub(crate) type Variant<E> = unsafe fn(Heads<'_, E>, &mut [f32], &mut [f32]);
 
@@ -55,21 +75,7 @@ impl Kernels {
     /// # Panics
     /// If shapes disagree, or nothing is cached.
     pub fn attention<E: CacheElement>(&self, heads: Heads<'_, E>, scores: &mut [f32], out: &mut [f32]) {
-        let width = heads.width;
-        assert!(
-            width > 0 && heads.queries.len().is_multiple_of(width),
-            "queries [G, {width}]: {}",
-            heads.queries.len()
-        );
-        assert!(
-            !heads.keys.is_empty() && heads.keys.len().is_multiple_of(width),
-            "keys [n, {width}]: {}",
-            heads.keys.len()
-        );
-        assert_eq!(heads.keys.len(), heads.values.len(), "keys and values");
-        let (queries, cached) = (heads.queries.len() / width, heads.keys.len() / width);
-        assert_eq!(scores.len(), queries * cached, "scores [{queries}, {cached}]");
-        assert_eq!(out.len(), heads.queries.len(), "out [{queries}, {width}]");
+        check(&heads, scores, out);
         // SAFETY: this table exists only if the CPU has the variant's features.
         unsafe { E::attention(self)(heads, scores, out) }
     }

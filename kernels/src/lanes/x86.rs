@@ -206,8 +206,8 @@ pub(crate) fn zip_avx512(x: &mut [f32], y: &[f32], f: impl Fn(__m512, __m512) ->
     }
 }
 
-/// Stored numbers widened to `f32` in registers.
-pub(crate) trait Widen: crate::Element {
+/// Stored numbers widened to `f32` in registers, exactly.
+pub(crate) trait Widen: Copy {
     /// Eight numbers.
     ///
     /// # Safety
@@ -297,5 +297,42 @@ impl Widen for bf16 {
         // SAFETY: as the caller promises; lanes outside the mask are not read.
         let halves = unsafe { _mm256_maskz_loadu_epi16(mask, at.cast()) };
         _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(halves)))
+    }
+}
+
+impl Widen for i8 {
+    #[inline]
+    #[target_feature(enable = "avx2,fma")]
+    unsafe fn widen8(at: *const i8) -> __m256 {
+        // SAFETY: as the caller promises.
+        let codes = unsafe { _mm_loadl_epi64(at.cast()) };
+        _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(codes))
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma")]
+    unsafe fn widen_few(at: *const i8, len: usize) -> __m256 {
+        let mut codes = [0; 8];
+        // SAFETY: as the caller promises, and the array holds eight codes.
+        unsafe {
+            codes[..len].copy_from_slice(std::slice::from_raw_parts(at, len));
+            i8::widen8(codes.as_ptr())
+        }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+    unsafe fn widen16(at: *const i8) -> __m512 {
+        // SAFETY: as the caller promises.
+        let codes = unsafe { _mm_loadu_si128(at.cast()) };
+        _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(codes))
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+    unsafe fn widen_masked(at: *const i8, mask: __mmask16) -> __m512 {
+        // SAFETY: as the caller promises; lanes outside the mask are not read.
+        let codes = unsafe { _mm_maskz_loadu_epi8(mask, at) };
+        _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(codes))
     }
 }

@@ -16,8 +16,7 @@
 //! **Source** BitNet b1.58 (arXiv 2402.17764); Hugging Face `ActQuant`.
 //!
 //! **Variants** AVX-512: sixteen activations at a time, masked tail. AVX2: eight, the tail one by one.
-//!
-//! **Not done** joining it with the norm that precedes it in a BitLinear.
+//! Joined with the norm that precedes it in a BitLinear: [`crate::norm::rms_quantise`].
 
 use crate::probe::{Op, Shape, Work};
 use crate::{Kernels, Rng};
@@ -26,6 +25,7 @@ use crate::{Kernels, Rng};
 pub(crate) mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx512;
+pub mod row;
 pub(crate) mod scalar;
 
 /// The smallest absolute maximum that is divided by, so that a zero token stays zero.

@@ -4,8 +4,10 @@ use super::scalar::overflowing;
 use crate::lanes::{LANES, fold, x86::load8};
 use std::arch::x86_64::*;
 
+/// The sum of squares, by the sixteen lanes.
+#[inline]
 #[target_feature(enable = "avx2,fma")]
-pub(crate) fn rms_norm(x: &[f32], gain: &[f32], eps: f32, out: &mut [f32]) {
+pub(crate) fn squares(x: &[f32]) -> f32 {
     let (mut low, mut high) = (_mm256_setzero_ps(), _mm256_setzero_ps());
     let whole = x.chunks_exact(LANES);
     let tail = whole.remainder();
@@ -18,7 +20,12 @@ pub(crate) fn rms_norm(x: &[f32], gain: &[f32], eps: f32, out: &mut [f32]) {
     for (lane, x) in lanes.iter_mut().zip(tail) {
         *lane = x.mul_add(*x, *lane);
     }
-    let squares = fold(lanes);
+    fold(lanes)
+}
+
+#[target_feature(enable = "avx2,fma")]
+pub(crate) fn rms_norm(x: &[f32], gain: &[f32], eps: f32, out: &mut [f32]) {
+    let squares = squares(x);
     if squares == f32::INFINITY {
         return overflowing(x, gain, eps, out);
     }

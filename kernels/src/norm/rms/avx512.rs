@@ -4,8 +4,10 @@ use super::scalar::overflowing;
 use crate::lanes::x86::{fold_avx512, load16, tail_mask};
 use std::arch::x86_64::*;
 
+/// The sum of squares, by the sixteen lanes.
+#[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,avx2,fma")]
-pub(crate) fn rms_norm(x: &[f32], gain: &[f32], eps: f32, out: &mut [f32]) {
+pub(crate) fn squares(x: &[f32]) -> f32 {
     let mut lanes = _mm512_setzero_ps();
     let whole = x.chunks_exact(16);
     let tail = whole.remainder();
@@ -19,7 +21,12 @@ pub(crate) fn rms_norm(x: &[f32], gain: &[f32], eps: f32, out: &mut [f32]) {
         let x = unsafe { _mm512_maskz_loadu_ps(mask, tail.as_ptr()) };
         lanes = _mm512_mask3_fmadd_ps(x, x, lanes, mask);
     }
-    let squares = fold_avx512(lanes);
+    fold_avx512(lanes)
+}
+
+#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,avx2,fma")]
+pub(crate) fn rms_norm(x: &[f32], gain: &[f32], eps: f32, out: &mut [f32]) {
+    let squares = squares(x);
     if squares == f32::INFINITY {
         return overflowing(x, gain, eps, out);
     }

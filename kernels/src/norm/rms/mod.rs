@@ -13,9 +13,8 @@
 //!
 //! **Source** Zhang and Sennrich, "Root Mean Square Layer Normalization" (arXiv 1910.07467), eq. 4.
 //!
-//! **Variants** AVX2: eight lanes twice. AVX-512: sixteen lanes in one register, masked tail.
-//!
-//! **Not done** joining it with the quantisation of activations that follows it in a BitLinear.
+//! **Variants** AVX2: eight lanes twice. AVX-512: sixteen lanes in one register, masked tail. Joined with the quantisation
+//! that follows it in a BitLinear: [`crate::norm::rms_quantise`].
 
 use crate::probe::{Op, Shape, Work};
 use crate::{Kernels, Rng};
