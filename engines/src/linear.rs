@@ -5,6 +5,7 @@ use kernels::Kernels;
 use kernels::Line;
 use kernels::grouped::GroupedMatrix;
 use kernels::grouped::codes::Codes;
+use kernels::quantise::Quantised;
 use kernels::ternary::{Activations, Layout, TernaryMatrix};
 use std::ops::Range;
 
@@ -78,16 +79,30 @@ impl Input {
             self.x.extend_from_slice(row);
         }
         if forms.codes {
-            self.stride = Activations::stride_for(row.len());
-            let start = self.codes.len();
-            self.codes.resize(start + self.stride, 0);
-            let quantised = kernels.quantise(row, &mut self.codes[start..]);
-            self.sums.push(quantised.sum);
-            self.scales.push(quantised.scale);
+            self.push_codes(row.len(), |codes| kernels.quantise(row, codes));
         }
         if forms.grouped {
             self.grouped.push(kernels, row);
         }
+    }
+
+    /// Adds RMS(x) · gain in the forms asked for. `norm` `[C]` is scratch.
+    fn push_normed(&mut self, kernels: &Kernels, x: &[f32], (gain, eps): Norm<'_>, forms: Forms, norm: &mut [f32]) {
+        if forms == Forms::CODES {
+            self.tokens += 1;
+            return self.push_codes(x.len(), |codes| kernels.rms_quantise(x, gain, eps, codes));
+        }
+        kernels.rms_norm(x, gain, eps, norm);
+        self.push(kernels, norm, forms);
+    }
+
+    fn push_codes(&mut self, columns: usize, quantise: impl FnOnce(&mut [i8]) -> Quantised) {
+        self.stride = Activations::stride_for(columns);
+        let start = self.codes.len();
+        self.codes.resize(start + self.stride, 0);
+        let quantised = quantise(&mut self.codes[start..]);
+        self.sums.push(quantised.sum);
+        self.scales.push(quantised.scale);
     }
 
     /// Adds the tokens of another.
@@ -102,8 +117,11 @@ impl Input {
     }
 }
 
+/// Gains `[C]` and eps of an RMSNorm.
+pub(crate) type Norm<'a> = (&'a [f32], f32);
+
 /// The forms of an input that some layer reads.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Forms {
     plain: bool,
     codes: bool,
@@ -111,6 +129,8 @@ struct Forms {
 }
 
 impl Forms {
+    const CODES: Forms = Forms { plain: false, codes: true, grouped: false };
+
     fn and(self, other: Forms) -> Forms {
         Forms {
             plain: self.plain || other.plain,
@@ -265,19 +285,34 @@ impl Fan {
         }
     }
 
-    /// Adds a token to the inputs. `scratch` is as long as the row.
-    pub(crate) fn push(&self, kernels: &Kernels, row: &[f32], inputs: &mut [Input; MAX_INPUTS], scratch: &mut [f32]) {
+    /// Adds a token to the inputs, normalised first where there is a norm. `scratch` is two rows.
+    pub(crate) fn push(
+        &self,
+        kernels: &Kernels,
+        row: &[f32],
+        norm: Option<Norm<'_>>,
+        inputs: &mut [Input; MAX_INPUTS],
+        scratch: [&mut [f32]; 2],
+    ) {
+        let [normed, own] = scratch;
         if !self.separate() {
             let forms = self.linears.iter().map(Linear::forms).fold(Forms::default(), Forms::and);
-            return inputs[0].push(kernels, row, forms);
+            return match norm {
+                Some(norm) => inputs[0].push_normed(kernels, row, norm, forms, normed),
+                None => inputs[0].push(kernels, row, forms),
+            };
         }
+        let row = match norm {
+            Some((gain, eps)) => {
+                kernels.rms_norm(row, gain, eps, normed);
+                &*normed
+            }
+            None => row,
+        };
         for (linear, input) in self.linears.iter().zip(inputs) {
             match &linear.pre_norm {
                 None => input.push(kernels, row, linear.forms()),
-                Some((gain, eps)) => {
-                    kernels.rms_norm(row, gain, *eps, scratch);
-                    input.push(kernels, scratch, linear.forms());
-                }
+                Some((gain, eps)) => input.push_normed(kernels, row, (gain, *eps), linear.forms(), own),
             }
         }
     }

@@ -13,7 +13,7 @@ use crate::linear::{Fan, Input};
 use crate::plan::Block;
 use crate::team::{Member, lock, read, write};
 use crate::watch::{Step, StepKind};
-use kernels::attention::Heads;
+use kernels::attention::{Heads, causal};
 use kernels::{CacheElement, Kernels};
 use std::ops::Range;
 use std::sync::Mutex;
@@ -244,8 +244,7 @@ impl Walk<'_, '_> {
         inputs.iter_mut().for_each(Input::clear);
         let (row, norm) = (sized(&mut buffers.row, gain.len()), sized(&mut buffers.norm, gain.len()));
         for x in x.chunks_exact(gain.len()) {
-            self.kernels.rms_norm(x, gain, self.weights.config.eps, row);
-            fan.push(self.kernels, row, inputs, norm);
+            fan.push(self.kernels, x, Some((gain, self.weights.config.eps)), inputs, [row, norm]);
         }
     }
 
@@ -256,13 +255,8 @@ impl Walk<'_, '_> {
         rows.inputs.iter_mut().for_each(Input::clear);
         let (row, norm) = (sized(&mut buffers.row, width), sized(&mut buffers.norm, width));
         for vector in buffers.vectors[..count * width].chunks_exact(width) {
-            match sub_norm {
-                Some(gain) => {
-                    self.kernels.rms_norm(vector, gain, self.weights.config.eps, row);
-                    fan.push(self.kernels, row, &mut rows.inputs, norm);
-                }
-                None => fan.push(self.kernels, vector, &mut rows.inputs, norm),
-            }
+            let norm_of = sub_norm.map(|gain| (gain, self.weights.config.eps));
+            fan.push(self.kernels, vector, norm_of, &mut rows.inputs, [row, norm]);
         }
     }
 
@@ -377,17 +371,22 @@ impl Walk<'_, '_> {
         let config = &self.weights.config;
         let width = config.head_width;
         let scale = 1.0 / (width as f32).sqrt();
-        for t in tokens {
-            let position = run.position + t - run.tokens.start;
-            let range = (t - slot.tokens.start) * item.queries.len() * width
-                ..(t + 1 - slot.tokens.start) * item.queries.len() * width;
-            let queries = &mut buffers.queries[range.clone()];
-            let (cos, sin) = self.weights.rope.at(position);
+        let group = item.queries.len();
+        let first = tokens.start - slot.tokens.start;
+        let range = first * group * width..(first + tokens.len()) * group * width;
+        let queries = &mut buffers.queries[range.clone()];
+        let position = run.position + tokens.start - run.tokens.start;
+        for (t, queries) in queries.chunks_exact_mut(group * width).enumerate() {
+            let (cos, sin) = self.weights.rope.at(position + t);
             self.kernels.rope(config.pairs, queries, cos, sin);
-            let (keys, values) = (cache.keys((position + 1) * width), cache.values((position + 1) * width));
-            let scores = sized(&mut buffers.scores, item.queries.len() * (position + 1));
-            let heads = Heads { queries, keys, values, width, scale };
-            self.kernels.attention(heads, scores, &mut buffers.product[range]);
+        }
+        let seen = position + tokens.len();
+        let heads = Heads { queries, keys: cache.keys(seen * width), values: cache.values(seen * width), width, scale };
+        let out = &mut buffers.product[range];
+        if tokens.len() == 1 {
+            self.kernels.attention(heads, sized(&mut buffers.scores, group * seen), out);
+        } else {
+            self.kernels.attention_causal(heads, tokens.len(), sized(&mut buffers.scores, causal::ROWS * seen), out);
         }
     }
 
