@@ -260,18 +260,13 @@ fn ourselves(config: &Config, model: &dyn Model) -> ProgramRow {
     }
 }
 
-/// Seconds of our engine. It is warmed up as the peers warm themselves up before each run: by the prompt itself, or by
-/// one token. What ran before was another program, and has left none of our weights in a cache.
+/// Seconds of our engine after one token that does not count: what ran before was another program, and has left none of
+/// our weights in a cache. Peers warm themselves up by that or, some of them, by the whole prompt; ours gets the least.
 fn time(model: &dyn Model, work: Work) -> Result<f64> {
+    speed::decode(model, 0, 1)?;
     match work {
-        Work::Prefill(tokens) => {
-            speed::prefill(model, tokens)?;
-            speed::prefill(model, tokens)
-        }
-        Work::Decode(tokens) => {
-            speed::decode(model, 0, 1)?;
-            Ok(speed::decode(model, 0, tokens)?.iter().sum())
-        }
+        Work::Prefill(tokens) => speed::prefill(model, tokens),
+        Work::Decode(tokens) => Ok(speed::decode(model, 0, tokens)?.iter().sum()),
     }
 }
 

@@ -101,18 +101,17 @@ fn method(config: &Config) -> Vec<String> {
             "Blocks alternate: in each of the {} of a test every program runs once, in an order that is turned round \
              from block to block and moves on by one program after every two. A prefill reads a prompt of random tokens \
              into an empty state; a decode reads tokens one after the other from an empty state. Ours is `{}` in the \
-             layout `{}` with a cache of {}, in this process; each run is preceded by one that does not count, of the \
-             same prompt or of one token.",
+             layout `{}` with a cache of {}, in this process; each run is preceded by one token that does not count.",
             format::integer(config.blocks as u64),
             config.ours.model,
             config.ours.layout,
             config.ours.cache,
         ),
         format!(
-            "A peer is started anew for each run, with one repetition after its own warm-up. Its speed is the one it \
-             states, without loading; an answer to another question than was asked, or a time longer than the program \
-             ran, would have ended the experiment, and so would a run of more than {} s. Ratios are taken within blocks; \
-             medians and intervals are of these.",
+            "A peer is started anew for each run, with one repetition after its own warm-up (one token, or the whole \
+             prompt). Its speed is the one it states, without loading; an answer to another question than was asked, or a \
+             time longer than the program ran, would have ended the experiment, and so would a run of more than {} s. \
+             Ratios are taken within blocks; medians and intervals are of these.",
             format::number(config.limit_s, 3),
         ),
         format!(
