@@ -7,8 +7,9 @@ use crate::report::figures::{Axis, Look, Point, Scale, Series};
 use crate::report::{Chart, Figure, Part, Section, Table, format};
 use crate::stats;
 
-/// Models whose numbers of parameters differ by more than this share are told to be different models.
-const SAME_MODEL: f64 = 0.05;
+/// Models whose numbers of parameters differ by more than this share are told to be different models. Programs that count
+/// a tied head twice differ by less.
+const SAME_MODEL: f64 = 0.2;
 
 /// The samples of one test on one number of threads.
 struct Contest<'a> {
