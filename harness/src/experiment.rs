@@ -11,6 +11,9 @@
 //! [quick]            # merged over [config] by --quick
 //! threads = [1]
 //! ```
+//!
+//! With `only_by_name = true` before `[config]` it runs when it is named, and is left out where everything runs: it needs
+//! something that the repository does not hold.
 
 use std::path::{Path, PathBuf};
 
@@ -20,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::cli::UserError;
-use crate::experiments::{kernels::KernelSpeeds, perplexity::Perplexity, throughput::Throughput};
+use crate::experiments::{kernels::KernelSpeeds, perplexity::Perplexity, rivals::Rivals, throughput::Throughput};
 use crate::lab::Lab;
 use crate::report::Section;
 
@@ -91,7 +94,8 @@ pub const fn entry<E: Experiment>() -> Entry {
 }
 
 /// Every experiment.
-pub const EXPERIMENTS: &[Entry] = &[entry::<KernelSpeeds>(), entry::<Throughput>(), entry::<Perplexity>()];
+pub const EXPERIMENTS: &[Entry] =
+    &[entry::<KernelSpeeds>(), entry::<Throughput>(), entry::<Perplexity>(), entry::<Rivals>()];
 
 fn typed<E: Experiment>(config: &Value) -> Result<E::Config> {
     E::Config::deserialize(config).with_context(|| format!("not a configuration of the experiment {}", E::NAME))
@@ -137,6 +141,8 @@ pub struct Plan {
     pub entry: Entry,
     /// Its whole configuration: `[config]`, defaults, and `[quick]` in a quick run.
     pub config: Value,
+    /// Whether it is left out where everything runs.
+    pub only_by_name: bool,
 }
 
 impl Plan {
@@ -159,7 +165,8 @@ impl Plan {
         let (full, short) = ((entry.read)(&text, false), (entry.read)(&text, true));
         let (full, short) = (full.map_err(wrong)?, short.map_err(wrong)?);
         let name = path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
-        Ok(Plan { name, path: path.to_path_buf(), entry, config: if quick { short } else { full } })
+        let only_by_name = table.get("only_by_name").and_then(toml::Value::as_bool).unwrap_or(false);
+        Ok(Plan { name, path: path.to_path_buf(), entry, config: if quick { short } else { full }, only_by_name })
     }
 
     /// Whether its values make sense on this machine.
@@ -182,6 +189,8 @@ fn names() -> String {
 struct Document<C> {
     #[serde(rename = "experiment")]
     _experiment: String,
+    #[serde(default, rename = "only_by_name")]
+    _only_by_name: bool,
     config: C,
     #[serde(default)]
     quick: toml::Table,

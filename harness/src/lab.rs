@@ -1,6 +1,7 @@
 //! What an experiment is given: threads, ISA levels, seed, ops, models, texts, ceilings, progress.
 
 use std::cell::{OnceCell, RefCell};
+use std::path::Path;
 
 use anyhow::{Context, Result};
 use engines::{CacheFormat, Cpu, Loaded, Packing, Settings};
@@ -14,7 +15,7 @@ use crate::contest::Budget;
 use crate::dataset::Text;
 use crate::machine::Machine;
 use crate::record::Input;
-use crate::{dataset, model, progress};
+use crate::{checksum, dataset, model, progress};
 
 /// The surroundings of a run.
 pub struct Lab {
@@ -117,6 +118,15 @@ impl Lab {
         let text = dataset::text(name)?;
         self.note("dataset", name, Some(text.sha256.clone()));
         Ok(text)
+    }
+
+    /// Notes a file of the user's own, and its checksum, for the manifest.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn file(&self, kind: &str, name: &str, path: &Path) -> Result<()> {
+        self.note(kind, name, Some(checksum::of_file(path)?));
+        Ok(())
     }
 
     fn note(&self, kind: &str, name: &str, sha256: Option<String>) {

@@ -6,6 +6,7 @@
 //! * [`cli`] reads the command line; each subcommand is a file of [`commands`] with its `Args` and its `run`.
 //! * [`root`] finds the repository's folders, [`dataset`] its texts, [`model`] its models; [`compute`] what they run on.
 //! * [`score`] measures how well a model predicts ([`distribution`]: what a token costs), [`speed`] how fast it runs.
+//! * [`peers`] asks other programs how fast they are.
 //! * [`contest`] times variants against each other, [`ceilings`] says what they are held to, [`stats`] how sure one is.
 //! * [`record`] is the folder that a run leaves behind, [`report`] the paper made of it.
 
@@ -29,6 +30,7 @@ pub mod machine;
 pub mod model;
 pub mod noise;
 pub mod output;
+pub mod peers;
 pub mod profile;
 pub mod progress;
 pub mod quantity;

@@ -77,10 +77,10 @@ pub struct Noise {
     pub spread: f64,
 }
 
-/// A text or weights that a run read.
+/// A text, weights or a program that a run read.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Input {
-    /// `model` or `dataset`.
+    /// `model` or `dataset`; `program` and `model of a peer` for files of the user's own.
     pub kind: String,
     /// Its name.
     pub name: String,

@@ -18,7 +18,7 @@ use crate::{compute, noise, output, report, root};
 /// What `experiment` may be told.
 #[derive(clap::Args, Debug)]
 pub struct Args {
-    /// Names in experiments/ or files [default: everything in experiments/]
+    /// Names in experiments/ or files [default: everything in experiments/ but what runs only by name]
     #[arg(value_name = "NAME|FILE")]
     names: Vec<String>,
     /// Small sizes and few repetitions: shows in two minutes that everything works
@@ -68,20 +68,28 @@ pub fn run(args: Args, guests: &Guests) -> Result<()> {
     rendered
 }
 
-/// The experiments' files, read: those named, or all in `experiments/`.
+/// The experiments' files, read: those named, or all in `experiments/` but those that run only by name.
 fn plans(names: &[String], quick: bool) -> Result<Vec<Plan>> {
     let folder = root::root().join("experiments");
     let known = files(&folder)?;
     let mut plans: Vec<Plan> = Vec::new();
     for path in if names.is_empty() { known.clone() } else { chosen(names, &known)? } {
         let plan = Plan::read(&path, quick)?;
+        if plan.only_by_name && names.is_empty() {
+            eprintln!(
+                "{name}: left out; to run it, read {} and say: experiment {name}",
+                path.display(),
+                name = plan.name
+            );
+            continue;
+        }
         if plans.iter().any(|other| other.name == plan.name) {
             return Err(UserError::new(format!("two experiments are called {}: run them one by one", plan.name)));
         }
         plans.push(plan);
     }
     if plans.is_empty() {
-        return Err(UserError::new(format!("there is no experiment in {}", folder.display())));
+        return Err(UserError::new(format!("there is no experiment to run in {}", folder.display())));
     }
     Ok(plans)
 }

@@ -2,4 +2,5 @@
 
 pub mod kernels;
 pub mod perplexity;
+pub mod rivals;
 pub mod throughput;

@@ -341,7 +341,7 @@ fn provenance(manifest: &Manifest) -> Vec<Block> {
                 .to_string(),
         ),
     ];
-    let caption = "Texts and weights that were read. Synthetic weights follow from their name.";
+    let caption = "Texts, weights and other programs that were used. Synthetic weights follow from their name.";
     let mut table = Table::new(caption, &["<kind", "<name", "<SHA-256"]);
     for input in &manifest.inputs {
         let sum = input.sha256.clone().map_or("–".to_string(), |sum| format!("`{sum}`"));
