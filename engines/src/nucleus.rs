@@ -17,35 +17,32 @@ fn bucket(p: f32) -> usize {
 /// As many as the highest bits of the numbers from 0 to 1 take values.
 const BUCKETS: usize = (1f32.to_bits() >> 16) as usize + 1;
 
-/// Keeps of (probability, token) pairs the fewest most likely whose probabilities add up to `top_p` at least; of equals
-/// the lower token first. All of them, if together they do not. The order of what is kept is not specified.
+/// Of (probability, token) pairs, in any order, the last of the fewest most likely whose probabilities add up to `top_p` at
+/// least; of equals the lower token comes first. `None` if all together do not reach it.
 ///
 /// Linear in the number of pairs: sums by bucket tell in which of them the last token lies, and only that one is sorted.
-pub(crate) fn keep(tokens: &mut Vec<(f32, Token)>, top_p: f32) {
+pub(crate) fn last(tokens: impl Iterator<Item = (f32, Token)> + Clone, top_p: f32) -> Option<(f32, Token)> {
     let wanted = units(top_p);
     let mut sums = vec![0u64; BUCKETS];
-    for (p, _) in &*tokens {
-        sums[bucket(*p)] += units(*p);
-    }
+    tokens.clone().for_each(|(p, _)| sums[bucket(p)] += units(p));
     let mut sum = 0;
-    let last = (0..BUCKETS).rev().find(|bucket| {
-        let reached = sum + sums[*bucket] >= wanted;
-        if !reached {
-            sum += sums[*bucket];
-        }
-        reached
-    });
-    let Some(last) = last else { return };
-    let mut edge: Vec<(f32, Token)> = tokens.iter().copied().filter(|(p, _)| bucket(*p) == last).collect();
-    edge.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
-    tokens.retain(|(p, _)| bucket(*p) > last);
-    for token in edge {
-        tokens.push(token);
-        sum += units(token.0);
-        if sum >= wanted {
-            break;
-        }
-    }
+    let reached = |bucket: &usize| {
+        sum += sums[*bucket];
+        sum >= wanted
+    };
+    let edge = (0..BUCKETS).rev().find(reached)?;
+    sum -= sums[edge];
+    let mut tokens: Vec<(f32, Token)> = tokens.filter(|(p, _)| bucket(*p) == edge).collect();
+    tokens.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+    tokens.into_iter().find(|(p, _)| {
+        sum += units(*p);
+        sum >= wanted
+    })
+}
+
+/// Whether a token comes no later than the last one.
+pub(crate) fn keeps((least, last): (f32, Token), p: f32, token: Token) -> bool {
+    p > least || p == least && token <= last
 }
 
 #[cfg(test)]
@@ -66,6 +63,11 @@ mod tests {
         tokens
     }
 
+    fn kept(tokens: &[(f32, Token)], top_p: f32) -> Vec<(f32, Token)> {
+        let last = last(tokens.iter().copied(), top_p);
+        tokens.iter().copied().filter(|(p, token)| last.is_none_or(|last| keeps(last, *p, *token))).collect()
+    }
+
     proptest! {
         #[test]
         fn what_is_kept_is_what_the_sorted_definition_keeps(
@@ -74,8 +76,7 @@ mod tests {
         ) {
             let total: f32 = weights.iter().sum::<f32>().max(f32::MIN_POSITIVE);
             let tokens: Vec<(f32, Token)> = weights.iter().zip(0..).map(|(w, t)| ((w / total).min(1.0), t)).collect();
-            let mut kept = tokens.clone();
-            keep(&mut kept, top_p);
+            let mut kept = kept(&tokens, top_p);
             kept.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
             prop_assert_eq!(kept, sorted(tokens, top_p));
         }
@@ -83,12 +84,8 @@ mod tests {
 
     #[test]
     fn sure_tokens_and_certainty_are_kept() {
-        let mut one = vec![(1.0, 3)];
-        keep(&mut one, 0.9);
-        assert_eq!(one, [(1.0, 3)]);
-        let mut many = vec![(0.25, 7), (0.25, 2), (0.5, 9)];
-        keep(&mut many, 0.6);
-        many.sort_by_key(|(_, token)| *token);
-        assert_eq!(many, [(0.25, 2), (0.5, 9)]);
+        assert_eq!(kept(&[(1.0, 3)], 0.9), [(1.0, 3)]);
+        assert_eq!(kept(&[(0.25, 7), (0.25, 2), (0.5, 9)], 0.6), [(0.25, 2), (0.5, 9)]);
+        assert_eq!(kept(&[(0.25, 7), (0.5, 9)], 0.9), [(0.25, 7), (0.5, 9)]);
     }
 }

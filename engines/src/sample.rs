@@ -100,7 +100,11 @@ impl Sampler {
     /// Settings that make no sense; logits that are NaN or infinite upwards; none that is finite.
     pub fn choose(&self, kernels: &Kernels, logits: &[f32], context: &[Token], position: usize) -> Result<Token> {
         self.check()?;
-        if let Some(bad) = logits.iter().position(|x| x.is_nan() || *x == f32::INFINITY) {
+        // Whole runs first, which vectors tell.
+        let bad = |x: &f32| x.is_nan() || *x == f32::INFINITY;
+        if logits.chunks(1024).any(|run| run.iter().fold(false, |any, x| any | bad(x)))
+            && let Some(bad) = logits.iter().position(bad)
+        {
             return Err(Error::Sample(format!("the logit of token {bad} is {}", logits[bad])));
         }
         let penalised;
@@ -148,24 +152,22 @@ impl Sampler {
     /// The tokens that top-k, top-p and min-p leave, or `None` for all. `scaled` `[V]` has maximum 0.
     fn filter(&self, kernels: &Kernels, scaled: &[f32]) -> Option<Vec<Token>> {
         let limited = self.top_k > 0 && self.top_k < scaled.len();
-        if !limited && self.top_p == 1.0 && self.min_p == 0.0 {
-            return None;
-        }
-        let mut tokens: Vec<Token> =
-            if limited { most_likely(kernels, scaled, self.top_k) } else { (0..scaled.len() as Token).collect() };
+        let top = limited.then(|| most_likely(kernels, scaled, self.top_k));
         if self.top_p == 1.0 && self.min_p == 0.0 {
-            return Some(tokens);
+            return top;
         }
-        let mut p: Vec<f32> = tokens.iter().map(|t| scaled[*t as usize]).collect();
+        let token = |i: usize| top.as_ref().map_or(i as Token, |top| top[i]);
+        let mut p: Vec<f32> = match &top {
+            Some(top) => top.iter().map(|t| scaled[*t as usize]).collect(),
+            None => scaled.to_vec(),
+        };
         kernels.softmax(&mut p);
-        let mut likely: Vec<(f32, Token)> = p.into_iter().zip(tokens.iter().copied()).collect();
-        if self.top_p < 1.0 {
-            nucleus::keep(&mut likely, self.top_p);
-        }
-        let floor = self.min_p * likely.iter().fold(0.0, |most: f32, (p, _)| most.max(*p));
-        tokens.clear();
-        tokens.extend(likely.into_iter().filter(|(p, _)| *p >= floor).map(|(_, token)| token));
-        Some(tokens)
+        let pairs = p.iter().enumerate().map(|(i, p)| (*p, token(i)));
+        let last = if self.top_p < 1.0 { nucleus::last(pairs.clone(), self.top_p) } else { None };
+        // The likeliest token is always kept.
+        let floor = self.min_p * p.iter().fold(0.0, |most: f32, p| most.max(*p));
+        let kept = pairs.filter(|(p, t)| *p >= floor && last.is_none_or(|last| nucleus::keeps(last, *p, *t)));
+        Some(kept.map(|(_, token)| token).collect())
     }
 }
 
