@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::cli::UserError;
-use crate::experiments::{kernels::KernelSpeeds, perplexity::Perplexity, throughput::Throughput};
+use crate::experiments::{kernels::KernelSpeeds, perplexity::Perplexity, predicted::Predicted, throughput::Throughput};
 use crate::lab::Lab;
 use crate::report::Section;
 
@@ -91,7 +91,8 @@ pub const fn entry<E: Experiment>() -> Entry {
 }
 
 /// Every experiment.
-pub const EXPERIMENTS: &[Entry] = &[entry::<KernelSpeeds>(), entry::<Throughput>(), entry::<Perplexity>()];
+pub const EXPERIMENTS: &[Entry] =
+    &[entry::<KernelSpeeds>(), entry::<Throughput>(), entry::<Perplexity>(), entry::<Predicted>()];
 
 fn typed<E: Experiment>(config: &Value) -> Result<E::Config> {
     E::Config::deserialize(config).with_context(|| format!("not a configuration of the experiment {}", E::NAME))

@@ -2,4 +2,5 @@
 
 pub mod kernels;
 pub mod perplexity;
+pub mod predicted;
 pub mod throughput;
