@@ -52,6 +52,8 @@ pub enum Row {
     },
     /// A loop that was found.
     Loop(LoopRow),
+    /// What the tool thinks of an instruction by itself.
+    Instruction(InstructionRow),
     /// What is predicted for a loop on a CPU.
     Predicted(PredictedRow),
 }
@@ -77,6 +79,21 @@ pub struct LoopRow {
     pub tokens: usize,
     /// Whether it is the hot one for one token or for several.
     pub hot: bool,
+}
+
+/// What the tool thinks of an instruction by itself: how far its description of a CPU can be trusted.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct InstructionRow {
+    /// The instruction.
+    pub instruction: String,
+    /// The CPU that was asked for.
+    pub cpu: String,
+    /// Whose description the tool used.
+    pub description: String,
+    /// Cycles for one of many that do not depend on each other.
+    pub predicted_cycles: f64,
+    /// The least that the CPU's documented widths allow, if they are known here.
+    pub least_cycles: Option<f64>,
 }
 
 /// What is predicted for a loop on a CPU.
@@ -162,12 +179,20 @@ impl Experiment for Predicted {
             found.iter().try_for_each(|found| emit(Row::Loop(found.row())))?;
             hot.extend(found.into_iter().filter(|found| found.hot));
         }
-        let remedy = "needs an llvm-mca of LLVM 16 or later (Debian: `apt-get install llvm-19`), on the path or named by LLVM_MCA";
+        let remedy = "an `llvm-mca` of LLVM 20 or later on the path or named by the variable LLVM_MCA (Debian 13: \
+                      `apt-get install llvm-22`, then `LLVM_MCA=llvm-mca-22`)";
         let tool = match Tool::find(Duration::from_secs_f64(config.limit_s)) {
             Ok(tool) => tool,
             Err(error) => return emit(absent("cycles", &error, remedy)),
         };
         for cpu in &config.cpus {
+            match PROBES.iter().map(|probe| judge(&tool, probe, cpu, config.turns)).collect::<Result<Vec<_>>>() {
+                Ok(rows) => rows.into_iter().try_for_each(|row| emit(Row::Instruction(row)))?,
+                Err(error) => {
+                    emit(absent(cpu, &error, remedy))?;
+                    continue;
+                }
+            }
             for found in &hot {
                 match schedule(&tool, found, cpu, config.turns) {
                     Ok(row) => emit(Row::Predicted(row))?,
@@ -211,6 +236,40 @@ fn schedule(tool: &Tool, hot: &Hot, cpu: &str, turns: usize) -> Result<Predicted
         predicted_bottleneck: bottleneck(&long, cycles, uops),
         least_cycles: least.map(|(cycles, _)| cycles),
         least_because: least.map(|(_, because)| because.to_string()),
+    })
+}
+
+/// An instruction that loops live on.
+struct Probe {
+    name: &'static str,
+    /// Before the number of the register that it writes.
+    assembly: &'static str,
+    /// Bytes of its vector.
+    bytes: usize,
+}
+
+const PROBES: &[Probe] = &[
+    Probe { name: "vpmaddubsw ymm", assembly: "vpmaddubsw %ymm0, %ymm1, %ymm", bytes: 32 },
+    Probe { name: "vpshufb ymm", assembly: "vpshufb %ymm0, %ymm1, %ymm", bytes: 32 },
+    Probe { name: "vpdpbusd zmm", assembly: "vpdpbusd %zmm0, %zmm1, %zmm", bytes: 64 },
+    Probe { name: "vpermb zmm", assembly: "vpermb %zmm0, %zmm1, %zmm", bytes: 64 },
+    Probe { name: "vpermi2b zmm", assembly: "vpermi2b %zmm0, %zmm1, %zmm", bytes: 64 },
+    Probe { name: "load of a zmm", assembly: "vmovdqa64 (%rax), %zmm", bytes: 64 },
+];
+
+/// What the tool says of an instruction.
+fn judge(tool: &Tool, probe: &Probe, cpu: &str, turns: usize) -> Result<InstructionRow> {
+    // So many that a result is not waited for.
+    let registers = 2..16;
+    let count = registers.len() as f64;
+    let assembly: String = registers.map(|register| format!("{}{register}\n", probe.assembly)).collect();
+    let (short, long) = (tool.schedule(&assembly, cpu, turns)?, tool.schedule(&assembly, cpu, 2 * turns)?);
+    Ok(InstructionRow {
+        instruction: probe.name.to_string(),
+        cpu: cpu.to_string(),
+        predicted_cycles: long.cycles.saturating_sub(short.cycles) as f64 / turns as f64 / count,
+        description: long.description,
+        least_cycles: floor::of_some_pipes(cpu, probe.bytes),
     })
 }
 

@@ -48,6 +48,12 @@ pub(super) fn of(cpu: &str, body: &Loop) -> Option<(f64, &'static str)> {
     bounds.into_iter().reduce(|most, next| if next.0 > most.0 { next } else { most })
 }
 
+/// The least cycles of an operation on so many bytes for which there are two pipes: multiplies, shuffles, loads.
+pub(super) fn of_some_pipes(cpu: &str, bytes: usize) -> Option<f64> {
+    let widths = WIDTHS.iter().find(|widths| widths.cpu == cpu)?;
+    Some(bytes.div_ceil(widths.bytes) as f64 / SOME)
+}
+
 /// Loads, stores, broadcasts from memory and copies, which take no vector pipe (copies are renamed). Broadcasts from a
 /// register do take one; that they are let off keeps this a bound.
 fn is_move(mnemonic: Mnemonic) -> bool {

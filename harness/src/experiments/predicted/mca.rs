@@ -256,7 +256,8 @@ mod tests {
         assert_eq!(run("cat").unwrap(), "ret\n");
         let error = |script: &str| format!("{:#}", run(script).unwrap_err());
         assert!(error("sleep 30").contains("took more than 0.3 s"));
-        assert!(error("yes").contains("took more than"));
+        // Too late, or cut off after more than is read.
+        assert!(run("yes").is_err());
         assert!(error("exit 3").contains("failed"));
         assert!(error("echo 'error: no such thing' >&2").contains("no such thing"));
         assert!(error("printf '\\377'").contains("something else than text"));

@@ -1,37 +1,41 @@
 //! The section of predictions.
 
-use super::{Config, LoopRow, PredictedRow, Row};
+use super::{Config, InstructionRow, LoopRow, PredictedRow, Row};
 use crate::report::{Part, Section, Table, format};
 
 pub(super) fn section(config: &Config, rows: &[Row]) -> Section {
-    let (mut absent, mut loops, mut predicted) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut absent, mut loops, mut instructions, mut predicted) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for row in rows {
         match row {
             Row::Absent { subject, reason, remedy } => absent.push((subject, reason, remedy)),
             Row::Loop(row) => loops.push(row),
+            Row::Instruction(row) => instructions.push(row),
             Row::Predicted(row) => predicted.push(row),
         }
     }
     let mut parts = Vec::new();
     for (subject, reason, remedy) in absent {
-        parts.push(Part::Text(format!("Not predicted: {subject}, since {reason}. What helps: {remedy}.")));
+        parts.push(Part::Text(format!("There are no predictions for {subject}: {reason}. Needed: {remedy}.")));
     }
-    parts.extend(borrowed(&predicted).into_iter().map(Part::Text));
+    parts.extend(borrowed(config, &predicted).into_iter().map(Part::Text));
     if !predicted.is_empty() {
         parts.push(Part::Table(table(config, &predicted)));
+    }
+    if !instructions.is_empty() {
+        parts.push(Part::Table(instruction_table(config, &instructions)));
     }
     if loops.iter().any(|row| row.hot) {
         parts.push(Part::Table(loop_table(&loops)));
     }
     Section {
         title: "Predicted cycles".to_string(),
-        findings: findings(&predicted),
+        findings: findings(config, &predicted),
         method: method(config),
         parts,
         limits: vec![
             "Nothing in this section was measured. A scheduling model knows no caches (every load is taken to hit the first \
-             level), no branches that are mispredicted and no limits of fetching, and its descriptions of CPUs have errors; \
-             where documented widths allow no such speed, the prediction is too low."
+             level), no branches that are mispredicted and no limits of fetching, and its descriptions of CPUs have errors, \
+             some of which the table of single instructions shows. A prediction below the least cycles is too low for sure."
                 .to_string(),
             "One turn of the innermost loop is all that is looked at: not the making of lookup tables or panels, not \
              what is done once for several turns, such as widening sums."
@@ -58,34 +62,28 @@ fn method(config: &Config) -> Vec<String> {
     ]
 }
 
-/// Which CPUs are described by another's description.
-fn borrowed(rows: &[&PredictedRow]) -> Vec<String> {
-    let mut cpus: Vec<(&str, &str, &str)> = Vec::new();
-    for row in rows {
-        let known = (row.cpu.as_str(), row.description.as_str(), row.tool.as_str());
-        if !cpus.contains(&known) {
-            cpus.push(known);
-        }
-    }
-    let told = cpus.iter().enumerate().filter_map(|(i, (cpu, description, tool))| {
-        let (first, ..) = cpus[..i].iter().find(|(_, earlier, _)| earlier == description)?;
+/// The CPU asked for before with whose description another is scheduled, if it is.
+fn lender<'a>(rows: &[&'a PredictedRow], cpu: &str) -> Option<&'a PredictedRow> {
+    let row = rows.iter().find(|row| row.cpu == cpu)?;
+    rows.iter().find(|earlier| earlier.description == row.description).copied().filter(|earlier| earlier.cpu != cpu)
+}
+
+/// Which CPUs have no description of their own.
+fn borrowed(config: &Config, rows: &[&PredictedRow]) -> Vec<String> {
+    let told = config.cpus.iter().filter_map(|cpu| {
+        let PredictedRow { tool, cpu: other, description, .. } = lender(rows, cpu)?;
         Some(format!(
-            "{tool} schedules `{cpu}` with the description that it has of `{first}` (its resources are called \
-             `{description}…`): its predictions for `{cpu}` are those for `{first}`, and only the least cycles tell the two apart."
+            "{tool} has no description of `{cpu}`: it takes that of `{other}` (its resources are called `{description}…`). \
+             So what the tool predicts for `{cpu}` is what it predicts for `{other}`; of what is wider in `{cpu}` only the \
+             least cycles tell."
         ))
     });
     told.collect()
 }
 
-fn findings(rows: &[&PredictedRow]) -> Vec<String> {
-    let mut cpus: Vec<&str> = Vec::new();
-    for row in rows {
-        if !cpus.contains(&row.cpu.as_str()) {
-            cpus.push(&row.cpu);
-        }
-    }
-    let finding = |cpu: &&str| {
-        let of_cpu = || rows.iter().filter(|row| row.cpu == **cpu && row.tokens == 1 && row.op.starts_with("ternary/"));
+fn findings(config: &Config, rows: &[&PredictedRow]) -> Vec<String> {
+    let finding = |cpu: &String| {
+        let of_cpu = || rows.iter().filter(|row| row.cpu == *cpu && row.tokens == 1 && row.op.starts_with("ternary/"));
         let fastest = |isa: &str| {
             of_cpu()
                 .filter(|row| row.isa == isa)
@@ -101,7 +99,7 @@ fn findings(rows: &[&PredictedRow]) -> Vec<String> {
         };
         let told: Vec<String> =
             ["avx2", "avx512"].iter().filter_map(|isa| fastest(isa)).map(|row| of_isa(row)).collect();
-        let other = rows.iter().find(|row| row.cpu == **cpu)?;
+        let other = rows.iter().find(|row| row.cpu == *cpu)?;
         (!told.is_empty()).then(|| {
             format!(
                 "Predicted, not measured, for one token on `{cpu}` as {} describes it (`{}`): the fastest ternary loop is {}.",
@@ -111,7 +109,8 @@ fn findings(rows: &[&PredictedRow]) -> Vec<String> {
             )
         })
     };
-    cpus.iter().filter_map(finding).collect()
+    // A borrowed description gives no finding of its own.
+    config.cpus.iter().filter(|cpu| lender(rows, cpu).is_none()).filter_map(finding).collect()
 }
 
 fn table(config: &Config, rows: &[&PredictedRow]) -> Table {
@@ -140,14 +139,45 @@ fn table(config: &Config, rows: &[&PredictedRow]) -> Table {
                 let one = format::number(cycles / row.tokens as f64, 3);
                 if row.tokens == 1 { all } else { format!("{all} ({one})") }
             };
-            cells.push(show(row.predicted_cycles_per_64_weights));
-            cells.push(row.predicted_bottleneck.clone());
+            if let Some(other) = lender(rows, cpu) {
+                cells.extend([format!("as {}", other.cpu), "–".to_string()]);
+            } else {
+                cells.extend([show(row.predicted_cycles_per_64_weights), row.predicted_bottleneck.clone()]);
+            }
             cells.push(match (row.least_cycles, &row.least_because) {
                 (Some(cycles), Some(because)) => {
                     format!("{}, {because}", show(cycles / row.weights as f64 * 64.0))
                 }
                 _ => "–".to_string(),
             });
+        }
+        table.row(cells);
+    }
+    table
+}
+
+fn instruction_table(config: &Config, rows: &[&InstructionRow]) -> Table {
+    let caption = "What the tool thinks of single instructions: predicted cycles for one of many that do not depend on each \
+                   other, and the least that documented widths allow. Where the two differ, predictions of loops that live \
+                   on the instruction are as far off.";
+    let mut headings = vec!["<instruction".to_string()];
+    for cpu in &config.cpus {
+        headings.extend([format!(">predicted, {cpu}"), format!(">least, {cpu}")]);
+    }
+    let headings: Vec<&str> = headings.iter().map(String::as_str).collect();
+    let mut table = Table::new(caption, &headings);
+    let mut told: Vec<&str> = Vec::new();
+    for InstructionRow { instruction, .. } in rows {
+        if told.contains(&instruction.as_str()) {
+            continue;
+        }
+        told.push(instruction);
+        let mut cells = vec![format!("`{instruction}`")];
+        for cpu in &config.cpus {
+            let row = rows.iter().find(|row| row.instruction == *instruction && row.cpu == *cpu);
+            let show = |cycles: Option<f64>| cycles.map_or("–".to_string(), |cycles| format::number(cycles, 3));
+            cells.push(show(row.map(|row| row.predicted_cycles)));
+            cells.push(show(row.and_then(|row| row.least_cycles)));
         }
         table.row(cells);
     }
@@ -208,7 +238,7 @@ mod tests {
         let section = section(&config(), &[predicted("znver4", 8.0), predicted("znver5", 8.0)]);
         assert!(section.title.contains("Predicted"));
         let Some(Part::Text(told)) = section.parts.first() else { panic!("{:?}", section.parts) };
-        assert!(told.contains("schedules `znver5` with the description that it has of `znver4`"), "{told}");
+        assert!(told.contains("has no description of `znver5`: it takes that of `znver4`"), "{told}");
         assert!(section.limits[0].contains("Nothing in this section was measured"));
     }
 
