@@ -2,11 +2,11 @@
 //!
 //! Source: AMD, Software Optimization Guides for the Zen 4 (57647) and Zen 5 (58455) microarchitectures: Zen 4 splits
 //! 512-bit operations between halves of 256 bits, desktop and server Zen 5 does not; four vector pipes, two of which
-//! multiply integers and two shuffle bytes; two vector loads a cycle.
+//! multiply integers and two shuffle bytes; two vector loads and one vector store a cycle.
 
 use iced_x86::Mnemonic;
 
-use super::loops::{Loop, loaded_bytes, vector_bytes};
+use super::loops::{Loop, loaded_bytes, stored_bytes, vector_bytes};
 
 /// How wide a CPU is.
 struct Widths {
@@ -27,10 +27,11 @@ const SOME: f64 = 2.0;
 /// The least cycles of a turn, and what they are bound by; `None` for a CPU whose widths are not known here.
 pub(super) fn of(cpu: &str, body: &Loop) -> Option<(f64, &'static str)> {
     let widths = WIDTHS.iter().find(|widths| widths.cpu == cpu)?;
-    let (mut vector, mut multiplies, mut shuffles, mut loads) = (0, 0, 0, 0);
+    let (mut vector, mut multiplies, mut shuffles, mut loads, mut stores) = (0, 0, 0, 0, 0);
     for i in &body.instructions {
         let halves = vector_bytes(i).div_ceil(widths.bytes);
         loads += loaded_bytes(i).div_ceil(widths.bytes);
+        stores += stored_bytes(i).div_ceil(widths.bytes);
         if is_move(i.mnemonic()) {
             continue;
         }
@@ -44,6 +45,7 @@ pub(super) fn of(cpu: &str, body: &Loop) -> Option<(f64, &'static str)> {
         (multiplies as f64 / SOME, "multiplies"),
         (shuffles as f64 / SOME, "shuffles"),
         (loads as f64 / SOME, "loads"),
+        (stores as f64, "stores"),
     ];
     bounds.into_iter().reduce(|most, next| if next.0 > most.0 { next } else { most })
 }
@@ -109,4 +111,33 @@ fn is_shuffle(mnemonic: Mnemonic) -> bool {
             | Vpunpckldq
             | Vpunpckhdq
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use iced_x86::{Decoder, DecoderOptions};
+
+    #[test]
+    fn what_is_wider_than_a_pipe_takes_it_twice() {
+        // vpdpbusd zmm2, zmm1, zmm0; vpxorq zmm5, zmm5, zmm10; vmovdqa64 zmm9, [r15 + 4 rsi]; vmovdqa64 [rsp], zmm9
+        let code: [&[u8]; 4] = [
+            &[0x62, 0xF2, 0x75, 0x48, 0x50, 0xD0],
+            &[0x62, 0xD1, 0xD5, 0x48, 0xEF, 0xEA],
+            &[0x62, 0x51, 0xFD, 0x48, 0x6F, 0x0C, 0xB7],
+            &[0x62, 0x71, 0xFD, 0x48, 0x7F, 0x0C, 0x24],
+        ];
+        let turn = |which: &[usize]| {
+            let code: Vec<u8> = which.iter().flat_map(|i| code[*i]).copied().collect();
+            let instructions = Decoder::with_ip(64, &code, 0, DecoderOptions::NONE).into_iter().collect();
+            Loop { address: 0, instructions }
+        };
+        assert_eq!(of("znver4", &turn(&[0, 0, 1])), Some((2.0, "multiplies")));
+        assert_eq!(of("znver5", &turn(&[0, 0, 1])), Some((1.0, "multiplies")));
+        assert_eq!(of("znver4", &turn(&[1, 1, 1, 2])), Some((1.5, "vector pipes")));
+        assert_eq!(of("znver4", &turn(&[2, 2, 2])), Some((3.0, "loads")));
+        assert_eq!(of("znver5", &turn(&[2, 2, 3, 3])), Some((2.0, "stores")));
+        assert_eq!(of("znver9", &turn(&[2])), None);
+        assert_eq!((of_some_pipes("znver4", 64), of_some_pipes("znver5", 64)), (Some(1.0), Some(0.5)));
+    }
 }

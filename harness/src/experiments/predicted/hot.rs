@@ -112,15 +112,15 @@ pub(super) struct Hot {
 
 impl Form {
     /// The form's loops: those whose weights and tokens come out whole. Hot is, for one token, the one with the most
-    /// streams, since that is how a matrix's rows are walked until few are left; for several the one with the most work;
-    /// then the one with the most work, then with the fewest instructions.
+    /// streams, since that is how a matrix's rows are walked until few are left; then the one with the most work, with the
+    /// most tokens, with the fewest instructions.
     pub(super) fn find(&'static self, program: &Program<'_>) -> Vec<Hot> {
         let functions = program.reached_from(self.function);
         let loops = functions.iter().flat_map(|function| function.loops());
         let mut found: Vec<Hot> = loops.filter_map(|body| self.matched(body)).collect();
         let rank = |hot: &Hot| {
             let streams = if hot.tokens == 1 { hot.streams } else { 0 };
-            (streams, hot.work, std::cmp::Reverse(hot.body.instructions.len()))
+            (streams, hot.work, hot.tokens, std::cmp::Reverse(hot.body.instructions.len()))
         };
         for several in [false, true] {
             let of_kind = found.iter_mut().filter(|hot| (hot.tokens > 1) == several);
@@ -137,6 +137,8 @@ impl Form {
         let work = body.count(|i| self.work.contains(&i.mnemonic()) && vector_bytes(i) == width);
         let weights = match self.weights {
             Weights::Prefetched(to_a_line) => prefetches(&body).len() * to_a_line,
+            // Packed weights that are prefetched in the same turn are not yet unpacked ones.
+            Weights::Loaded(_) if !prefetches(&body).is_empty() => 0,
             Weights::Loaded(to_a_line) => {
                 let whole = body.instructions.iter().filter(|i| is_whole_load(i));
                 whole.map(loaded_bytes).sum::<usize>() * to_a_line / 64

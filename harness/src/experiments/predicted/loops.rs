@@ -269,12 +269,15 @@ pub(super) fn is_whole_load(instruction: &Instruction) -> bool {
         && !matches!(instruction.memory_base(), Register::RSP | Register::RIP)
 }
 
+/// Bytes that it writes from a vector register to memory; 0 if none.
+pub(super) fn stored_bytes(instruction: &Instruction) -> usize {
+    let writes = instruction.op_count() > 0 && instruction.op0_kind() == OpKind::Memory;
+    if writes && vector_bytes(instruction) > 0 { instruction.memory_size().size() } else { 0 }
+}
+
 /// Whether it writes a vector register to the stack.
 pub(super) fn is_spill(instruction: &Instruction) -> bool {
-    instruction.op_count() > 0
-        && instruction.op0_kind() == OpKind::Memory
-        && instruction.memory_base() == Register::RSP
-        && vector_bytes(instruction) > 0
+    stored_bytes(instruction) > 0 && instruction.memory_base() == Register::RSP
 }
 
 impl Loop {

@@ -57,7 +57,7 @@ fn method(config: &Config) -> Vec<String> {
             format::integer(2 * config.turns as u64),
         ),
         "The least cycles are no schedule: instructions of each kind are counted and divided by the widths that the CPU's \
-         maker documents (operations that enter in a cycle, vector pipes, those that multiply or shuffle, loads)."
+         maker documents (operations that enter in a cycle, vector pipes, those that multiply or shuffle, loads, stores)."
             .to_string(),
     ]
 }
