@@ -131,8 +131,8 @@ pub struct PredictedRow {
 
 impl Experiment for Predicted {
     const NAME: &'static str = "predicted";
-    const QUESTION: &'static str = "How many cycles for 64 weights does a scheduling model predict for the hot loops on \
-                                    Zen 4 and Zen 5?";
+    const QUESTION: &'static str = "How many cycles for 64 weights does a scheduling model predict for the hot loops \
+                                    on Zen 4 and Zen 5?";
     type Config = Config;
     type Row = Row;
 

@@ -112,8 +112,8 @@ pub(super) struct Hot {
 
 impl Form {
     /// The form's loops: those whose weights and tokens come out whole. Hot is, for one token, the one with the most
-    /// streams, since that is how a matrix's rows are walked until few are left; then the one with the most work, with the
-    /// most tokens, with the fewest instructions.
+    /// streams, since that is how a matrix's rows are walked until few are left; then the one with the most work,
+    /// with the most tokens, with the fewest instructions.
     pub(super) fn find(&'static self, program: &Program<'_>) -> Vec<Hot> {
         let functions = program.reached_from(self.function);
         let loops = functions.iter().flat_map(|function| function.loops());

@@ -218,7 +218,7 @@ fn innermost(instructions: &[Instruction]) -> Vec<Loop> {
 
 /// The best way from the header of an innermost loop back to it.
 fn path(blocks: &Blocks<'_>, component: &BTreeSet<u64>, header: u64) -> Vec<Instruction> {
-    // Without edges to the header the blocks have no cycle: a block's best way is known once those of all that follow are.
+    // Without edges to the header the blocks have no cycle: a block's best way follows from those of the next.
     let mut best: BTreeMap<u64, (usize, Reverse<usize>, Option<u64>)> = BTreeMap::new();
     let mut walk = vec![header];
     while let Some(at) = walk.last().copied() {

@@ -18,8 +18,8 @@ const MAX_BYTES: u64 = 64 << 20;
 /// The program.
 pub(super) struct Tool {
     program: OsString,
-    /// How long a question may take.
-    limit: Duration,
+    /// When the last answer must be there.
+    deadline: Instant,
     /// As it calls itself, for example `LLVM version 22.1.8`.
     pub(super) version: String,
 }
@@ -40,16 +40,18 @@ pub(super) struct Answer {
 }
 
 impl Tool {
-    /// The program that `LLVM_MCA` names, else `llvm-mca` on the path.
+    /// The program that `LLVM_MCA` names, else `llvm-mca` on the path. All that it is asked must be answered within
+    /// the limit.
     ///
     /// # Errors
     /// There is none, or it does not tell its version in time.
     pub(super) fn find(limit: Duration) -> Result<Tool> {
         let named = std::env::var_os(ENVIRONMENT).filter(|value| !value.is_empty());
         let program = named.unwrap_or_else(|| "llvm-mca".into());
+        let deadline = Instant::now() + limit;
         let text = ask(&program, &["--version"], "", limit)?;
         let version = version(&text).with_context(|| format!("{} tells no version", program.display()))?;
-        Ok(Tool { program, limit, version })
+        Ok(Tool { program, deadline, version })
     }
 
     /// Schedules some turns of a loop for a CPU.
@@ -59,7 +61,8 @@ impl Tool {
     pub(super) fn schedule(&self, assembly: &str, cpu: &str, turns: usize) -> Result<Answer> {
         let (cpu, turns) = (format!("-mcpu={cpu}"), format!("-iterations={turns}"));
         let arguments = ["-mtriple=x86_64-unknown-linux-gnu", &cpu, &turns, "--json"];
-        answer(&ask(&self.program, &arguments, assembly, self.limit)?)
+        let left = self.deadline.saturating_duration_since(Instant::now());
+        answer(&ask(&self.program, &arguments, assembly, left)?)
     }
 }
 
@@ -93,7 +96,7 @@ fn ask(program: &OsString, arguments: &[&str], input: &str, limit: Duration) -> 
         if Instant::now() > deadline {
             // Nothing more can be done about a program that does not even end so.
             let _ = child.kill().and_then(|()| child.wait());
-            bail!("{shown} took more than {} s", limit.as_secs_f64());
+            bail!("{shown} took more than {:.1} s", limit.as_secs_f64());
         }
         thread::sleep(Duration::from_millis(2));
     };

@@ -33,9 +33,10 @@ pub(super) fn section(config: &Config, rows: &[Row]) -> Section {
         method: method(config),
         parts,
         limits: vec![
-            "Nothing in this section was measured. A scheduling model knows no caches (every load is taken to hit the first \
-             level), no branches that are mispredicted and no limits of fetching, and its descriptions of CPUs have errors, \
-             some of which the table of single instructions shows. A prediction below the least cycles is too low for sure."
+            "Nothing in this section was measured. A scheduling model knows no caches (every load is taken to hit the \
+             first level), no branches that are mispredicted and no limits of fetching, and its descriptions of CPUs \
+             have errors, some of which the table of single instructions shows. A prediction below the least cycles is \
+             too low for sure."
                 .to_string(),
             "One turn of the innermost loop is all that is looked at: not the making of lookup tables or panels, not \
              what is done once for several turns, such as widening sums."
@@ -47,17 +48,19 @@ pub(super) fn section(config: &Config, rows: &[Row]) -> Section {
 fn method(config: &Config) -> Vec<String> {
     vec![
         format!(
-            "The loops are read from the machine code of the very program that ran the other experiments: of each variant, \
-             the innermost loops with the instructions that do its work. One turn follows the branches that run through the \
-             most vector instructions. Hot is, for one token, the loop that walks the most streams of memory and, for several, \
-             the one with the most such instructions. Weights of a turn are counted by its prefetches, one for each line of \
-             packed weights, or by its loads, and tokens by the instructions that multiply or look up. `llvm-mca` schedules \
-             each loop for {} and for {} turns; the difference is what is given.",
+            "The loops are read from the machine code of the very program that ran the other experiments: of each \
+             variant, the innermost loops with the instructions that do its work. One turn follows the branches that \
+             run through the most vector instructions. Hot is, for one token, the loop that walks the most streams of \
+             memory and, for several, the one with the most such instructions. Weights of a turn are counted by its \
+             prefetches, one for each line of packed weights, or by its loads, and tokens by the instructions that \
+             multiply or look up. `llvm-mca` schedules each loop for {} and for {} turns; the difference is what is \
+             given.",
             format::integer(config.turns as u64),
             format::integer(2 * config.turns as u64),
         ),
-        "The least cycles are no schedule: instructions of each kind are counted and divided by the widths that the CPU's \
-         maker documents (operations that enter in a cycle, vector pipes, those that multiply or shuffle, loads, stores)."
+        "The least cycles are no schedule: instructions of each kind are counted and divided by the widths that the \
+         CPU's maker documents (operations that enter in a cycle, vector pipes, those that multiply or shuffle, loads, \
+         stores)."
             .to_string(),
     ]
 }
@@ -73,9 +76,9 @@ fn borrowed(config: &Config, rows: &[&PredictedRow]) -> Vec<String> {
     let told = config.cpus.iter().filter_map(|cpu| {
         let PredictedRow { tool, cpu: other, description, .. } = lender(rows, cpu)?;
         Some(format!(
-            "{tool} has no description of `{cpu}`: it takes that of `{other}` (its resources are called `{description}…`). \
-             So what the tool predicts for `{cpu}` is what it predicts for `{other}`; of what is wider in `{cpu}` only the \
-             least cycles tell."
+            "{tool} has no description of `{cpu}`: it takes that of `{other}` (its resources are called \
+             `{description}…`). So what the tool predicts for `{cpu}` is what it predicts for `{other}`; of what is \
+             wider in `{cpu}` only the least cycles tell."
         ))
     });
     told.collect()
@@ -102,7 +105,8 @@ fn findings(config: &Config, rows: &[&PredictedRow]) -> Vec<String> {
         let other = rows.iter().find(|row| row.cpu == *cpu)?;
         (!told.is_empty()).then(|| {
             format!(
-                "Predicted, not measured, for one token on `{cpu}` as {} describes it (`{}`): the fastest ternary loop is {}.",
+                "Predicted, not measured, for one token on `{cpu}` as {} describes it (`{}`): the fastest ternary loop is \
+                 {}.",
                 other.tool,
                 other.description,
                 format::list(&told)
@@ -114,8 +118,8 @@ fn findings(config: &Config, rows: &[&PredictedRow]) -> Vec<String> {
 }
 
 fn table(config: &Config, rows: &[&PredictedRow]) -> Table {
-    let caption = "Predicted cycles for 64 weights, in brackets for 64 weights and one token, by what the loop is held up; and \
-                   the least that documented widths allow. None of these was measured.";
+    let caption = "Predicted cycles for 64 weights, in brackets for 64 weights and one token, by what the loop is held \
+                   up; and the least that documented widths allow. None of these was measured.";
     let mut headings = vec!["<variant".to_string(), ">tokens".to_string()];
     for cpu in &config.cpus {
         headings.extend([format!(">predicted, {cpu}"), "<held up by".to_string(), format!(">least, {cpu}")]);
@@ -157,9 +161,9 @@ fn table(config: &Config, rows: &[&PredictedRow]) -> Table {
 }
 
 fn instruction_table(config: &Config, rows: &[&InstructionRow]) -> Table {
-    let caption = "What the tool thinks of single instructions: predicted cycles for one of many that do not depend on each \
-                   other, and the least that documented widths allow. Where the two differ, predictions of loops that live \
-                   on the instruction are as far off.";
+    let caption = "What the tool thinks of single instructions: predicted cycles for one of many that do not depend on \
+                   each other, and the least that documented widths allow. Where the two differ, predictions of loops \
+                   that live on the instruction are as far off.";
     let mut headings = vec!["<instruction".to_string()];
     for cpu in &config.cpus {
         headings.extend([format!(">predicted, {cpu}"), format!(">least, {cpu}")]);
@@ -185,8 +189,8 @@ fn instruction_table(config: &Config, rows: &[&InstructionRow]) -> Table {
 }
 
 fn loop_table(rows: &[&LoopRow]) -> Table {
-    let caption = "The hot loops as this program has them. Spills write a vector register to the stack. The other loops of these \
-                   variants are in the rows.";
+    let caption = "The hot loops as this program has them. Spills write a vector register to the stack. The other \
+                   loops of these variants are in the rows.";
     let mut table = Table::new(
         caption,
         &["<variant", ">tokens", "<address", ">instructions", ">with vectors", ">spills", ">weights a turn"],
