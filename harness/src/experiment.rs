@@ -23,7 +23,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::cli::UserError;
-use crate::experiments::{kernels::KernelSpeeds, perplexity::Perplexity, rivals::Rivals, throughput::Throughput};
+use crate::experiments::{
+    kernels::KernelSpeeds, perplexity::Perplexity, predicted::Predicted, rivals::Rivals, throughput::Throughput,
+};
 use crate::lab::Lab;
 use crate::report::Section;
 
@@ -95,7 +97,7 @@ pub const fn entry<E: Experiment>() -> Entry {
 
 /// Every experiment.
 pub const EXPERIMENTS: &[Entry] =
-    &[entry::<KernelSpeeds>(), entry::<Throughput>(), entry::<Perplexity>(), entry::<Rivals>()];
+    &[entry::<KernelSpeeds>(), entry::<Throughput>(), entry::<Perplexity>(), entry::<Predicted>(), entry::<Rivals>()];
 
 fn typed<E: Experiment>(config: &Value) -> Result<E::Config> {
     E::Config::deserialize(config).with_context(|| format!("not a configuration of the experiment {}", E::NAME))

@@ -71,6 +71,30 @@ fn a_run_leaves_manifest_rows_columns_figures_and_both_reports() {
 }
 
 #[test]
+fn predictions_without_their_tool_say_how_to_get_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let (toml, out) = (folder.path().join("loops.toml"), folder.path().join("run"));
+    let file =
+        "experiment = \"predicted\"\n[config]\nops = [\"ternary/i2\"]\ncpus = [\"znver4\"]\nturns = 9\nlimit_s = 9.0\n";
+    std::fs::write(&toml, file).unwrap();
+    let arguments = ["experiment", toml.to_str().unwrap(), "--quick", "--threads", "1", "--out", out.to_str().unwrap()];
+    let mut command = Command::new(env!("CARGO_BIN_EXE_harness"));
+    let output = command.args(arguments).env("LLVM_MCA", "/no/such/llvm-mca").output().unwrap();
+    assert!(output.status.success(), "{}", text(&output.stderr));
+    let rows = read(&out.join("rows/loops.jsonl"));
+    let last: Value = serde_json::from_str(rows.lines().last().unwrap()).unwrap();
+    assert_eq!(last["kind"], "absent", "{rows}");
+    let page = read(&out.join("report.md"));
+    assert!(page.contains("## 2. Predicted cycles") && page.contains("There are no predictions for"), "{page}");
+    if cfg!(all(target_arch = "x86_64", target_os = "linux")) {
+        assert!(last["remedy"].as_str().unwrap().contains("LLVM_MCA"), "{rows}");
+        // What is looked for in the machine code is there, also for a level that this CPU may lack.
+        let hot = rows.lines().filter(|row| row.contains("\"isa\":\"avx512\"") && row.contains("\"hot\":true"));
+        assert_eq!(hot.count(), 2, "{rows}");
+    }
+}
+
+#[test]
 fn the_same_rows_give_the_same_report_bytes() {
     let folder = tempfile::tempdir().unwrap();
     let (_, run) = run(folder.path(), TINY);

@@ -2,5 +2,6 @@
 
 pub mod kernels;
 pub mod perplexity;
+pub mod predicted;
 pub mod rivals;
 pub mod throughput;

@@ -186,11 +186,11 @@ fn speed_table(programs: &[&ProgramRow], contests: &[Contest<'_>]) -> Table {
                 format::timed(&speed, 3),
                 speed.n.to_string(),
             ];
-            let ratio = |peer: &&&ProgramRow| match is_ours(&program.program) {
+            let ratio = |peer: &&ProgramRow| match is_ours(&program.program) {
                 true => contest.ratio(&program.program, &peer.program),
                 false => None,
             };
-            row.extend(peers.iter().map(|peer| ratio(&peer).map_or("–".to_string(), |ratio| format::ratio(&ratio, 3))));
+            row.extend(peers.iter().map(|peer| ratio(peer).map_or("–".to_string(), |ratio| format::ratio(&ratio, 3))));
             table.grouped_row(2, row);
         }
     }
