@@ -65,6 +65,9 @@ pub struct Test {
     /// Which ISA levels take part.
     #[serde(default)]
     pub levels: Levels,
+    /// Whether the model's other packings stay out of it.
+    #[serde(default)]
+    pub only_plain: bool,
     /// Numbers of threads.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub threads: Option<Threads>,
@@ -246,10 +249,11 @@ impl Experiment for Throughput {
             for test in &entry.tests {
                 bar.set_message(format!("{}, {}", entry.model, told(test)));
                 let test = bounded(test, &facts);
-                let name = (test.prefill, test.decode, test.depth, test.levels);
+                let name = (test.prefill, test.decode, test.depth, test.levels, test.only_plain);
                 if !done.contains(&name) {
                     done.push(name);
-                    let rows = bench::speeds(&packings, &test, config, lab)
+                    let packings = if test.only_plain { &packings[..1] } else { &packings[..] };
+                    let rows = bench::speeds(packings, &test, config, lab)
                         .with_context(|| format!("{}, {}", entry.model, told(&test)))?;
                     rows.into_iter().try_for_each(|row| emit(Row::Speed(Box::new(row))))?;
                 }

@@ -527,7 +527,7 @@ mod tests {
             _ => None,
         });
         let table = tables.into_iter().find(|table| table.rows().iter().any(|row| row[2] == "`ternary/t5`")).unwrap();
-        let ops: Vec<(&str, &str)> = table.rows().iter().map(|row| (row[2].as_str(), row[7].as_str())).collect();
+        let ops: Vec<(&str, &str)> = table.rows().iter().map(|row| (row[2].as_str(), row[8].as_str())).collect();
         assert_eq!(ops, [("`ternary/i2`", "–"), ("`ternary/t5`", "1.25 [1.25, 1.25]")]);
         assert!(section.findings.iter().any(|text| text.contains("`ternary/t5@avx512`") && text.contains("1.25")));
         assert!(

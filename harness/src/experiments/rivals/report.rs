@@ -287,7 +287,8 @@ mod tests {
         assert!(found.findings.is_empty());
         assert_eq!(tables(&found)[1].rows()[0][4..], ["1", "–"], "nothing of ours");
         // Of the second block only one ran.
-        let more = [program("other", 1000), row(OURS, 0, 10.0), row("other", 0, 5.0), row("other", 1, 50.0)];
+        let more = [program("other", 1000), program(OURS, 1000), row(OURS, 0, 10.0), row("other", 0, 5.0)];
+        let more = [&more[..], &[row("other", 1, 50.0)]].concat();
         assert_eq!(tables(&section(&config(), &more))[1].rows()[0][5], "2.00× [2.00, 2.00]");
     }
 
