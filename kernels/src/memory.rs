@@ -6,7 +6,8 @@
 //!
 //! **Counted** what owners ask the allocator for: a zeroed page that nobody has touched yet counts, what the allocator keeps
 //! or rounds up does not. So the sum is near the resident memory of a process but is not the same. **Not counted** small
-//! things (configurations, tokenizers, stacks), and the second copy that a vector needs while it moves to grow.
+//! things (configurations, tokenizers, stacks), the plain vectors of cases that are measured, and the second copy that a
+//! vector needs while it moves to grow.
 
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 

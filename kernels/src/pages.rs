@@ -7,7 +7,8 @@
 //! the rest. Linux places a page on the node of the thread that first touches it, so caches and scratch memory are near who
 //! uses them, but weights all lie near the thread that loaded them, and every other node reads them through one memory
 //! controller. The members of a team take blocks of rows as they come, so no row belongs to one thread; weights are
-//! therefore interleaved: page after page on node after node, so that all controllers serve all threads alike.
+//! therefore interleaved: page after page on node after node, so that all controllers serve all threads alike. Matrices
+//! below [`LARGE_BYTES`] lie whole where the thread was that packed them; all threads take part in that.
 //!
 //! **Not done** Rows pinned to the threads of a node, or a copy of the weights for each node: the first needs a plan that
 //! knows nodes, the second twice the memory. Mapped files lie where the page cache put them. The gain of interleaving has
