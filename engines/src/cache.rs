@@ -3,6 +3,7 @@
 use crate::CacheFormat;
 use half::bf16;
 use kernels::CacheElement;
+use kernels::memory::{Purpose, Reservation};
 use std::sync::Arc;
 
 /// Keys and values of one key/value head in one layer. Clones share their numbers until one of them appends.
@@ -15,8 +16,15 @@ pub(crate) enum Head {
 /// Keys and values `[n, K]`, each contiguous.
 #[derive(Clone, Debug)]
 pub(crate) struct Pair<E> {
-    keys: Arc<Vec<E>>,
-    values: Arc<Vec<E>>,
+    keys: Arc<Counted<E>>,
+    values: Arc<Counted<E>>,
+}
+
+/// Numbers that stand in the books of memory, once for all clones that share them.
+#[derive(Debug)]
+struct Counted<E> {
+    numbers: Vec<E>,
+    memory: Reservation,
 }
 
 impl Head {
@@ -38,25 +46,29 @@ impl Head {
     /// Bytes allocated; what clones share counts for each.
     pub(crate) fn bytes(&self) -> usize {
         match self {
-            Head::F32(pair) => 4 * (pair.keys.capacity() + pair.values.capacity()),
-            Head::Bf16(pair) => 2 * (pair.keys.capacity() + pair.values.capacity()),
+            Head::F32(pair) => pair.bytes(),
+            Head::Bf16(pair) => pair.bytes(),
         }
     }
 }
 
 impl<E: CacheElement> Pair<E> {
     fn new() -> Pair<E> {
-        Pair { keys: Arc::new(Vec::new()), values: Arc::new(Vec::new()) }
+        Pair { keys: Arc::new(Counted::with_capacity(0)), values: Arc::new(Counted::with_capacity(0)) }
+    }
+
+    fn bytes(&self) -> usize {
+        self.keys.memory.bytes() + self.values.memory.bytes()
     }
 
     /// Keys of the first `count` elements.
     pub(crate) fn keys(&self, count: usize) -> &[E] {
-        &self.keys[..count]
+        &self.keys.numbers[..count]
     }
 
     /// Values of the first `count` elements.
     pub(crate) fn values(&self, count: usize) -> &[E] {
-        &self.values[..count]
+        &self.values.numbers[..count]
     }
 
     fn append(&mut self, at: usize, keys: &[f32], values: &[f32]) {
@@ -65,17 +77,34 @@ impl<E: CacheElement> Pair<E> {
     }
 }
 
-fn put<E: CacheElement>(numbers: &mut Arc<Vec<E>>, at: usize, new: &[f32]) {
-    let end = at + new.len();
-    if Arc::get_mut(numbers).is_none() {
-        // Shared: copy what stays, with room to grow.
-        let mut own = Vec::with_capacity(end + end / 4);
-        own.extend_from_slice(&numbers[..at]);
-        *numbers = Arc::new(own);
+impl<E: CacheElement> Counted<E> {
+    fn with_capacity(count: usize) -> Counted<E> {
+        let mut counted = Counted { numbers: Vec::with_capacity(count), memory: Reservation::new(Purpose::Cache, 0) };
+        counted.count();
+        counted
     }
-    let own = Arc::make_mut(numbers);
-    own.truncate(at);
-    own.extend(new.iter().map(|x| E::narrow(*x)));
+
+    fn count(&mut self) {
+        self.memory.resize(self.numbers.capacity() * size_of::<E>());
+    }
+
+    fn put(&mut self, at: usize, new: &[f32]) {
+        self.numbers.truncate(at);
+        self.numbers.extend(new.iter().map(|x| E::narrow(*x)));
+        self.count();
+    }
+}
+
+fn put<E: CacheElement>(shared: &mut Arc<Counted<E>>, at: usize, new: &[f32]) {
+    if let Some(own) = Arc::get_mut(shared) {
+        return own.put(at, new);
+    }
+    // Copy what stays, with room to grow.
+    let end = at + new.len();
+    let mut own = Counted::with_capacity(end + end / 4);
+    own.numbers.extend_from_slice(&shared.numbers[..at]);
+    own.put(at, new);
+    *shared = Arc::new(own);
 }
 
 #[cfg(test)]
@@ -90,8 +119,8 @@ mod tests {
             let before = head.clone();
             head.append(1, 2, &[9.0, 9.0, 9.0, 9.0], &[0.5, 0.5, 0.5, 0.5]);
             let keys = |head: &Head| match head {
-                Head::F32(pair) => pair.keys(pair.keys.len()).to_vec(),
-                Head::Bf16(pair) => pair.keys(pair.keys.len()).iter().map(|k| k.to_f32()).collect(),
+                Head::F32(pair) => pair.keys.numbers.clone(),
+                Head::Bf16(pair) => pair.keys.numbers.iter().map(|k| k.to_f32()).collect(),
             };
             assert_eq!(keys(&head), [1.0, 2.0, 9.0, 9.0, 9.0, 9.0]);
             assert_eq!(keys(&before), [1.0, 2.0, 3.0, 4.0]);

@@ -7,7 +7,7 @@
 //! for and no word read before it is written.
 
 use crate::plan::Block;
-use crate::team::{read, write};
+use crate::team::{own, read, write};
 use kernels::Kernels;
 use kernels::transpose::Grid;
 use std::ops::Range;
@@ -44,6 +44,16 @@ impl Parts {
             Storage::Buffers(starts.windows(2).map(|pair| RwLock::new(vec![0.0; pair[1] - pair[0]])).collect())
         };
         Parts { storage, starts }
+    }
+
+    /// Bytes allocated for the numbers.
+    pub(crate) fn bytes(&mut self) -> usize {
+        match &mut self.storage {
+            Storage::Words(words) => words.capacity() * size_of::<AtomicU32>(),
+            Storage::Buffers(buffers) => {
+                buffers.iter_mut().map(|buffer| own(buffer.get_mut()).capacity() * size_of::<f32>()).sum()
+            }
+        }
     }
 
     fn size(&self, part: usize) -> usize {
@@ -96,6 +106,11 @@ impl Exchange {
         let mut starts: Vec<usize> = blocks.iter().map(|block| block.start).collect();
         starts.push(blocks.last().map_or(0, |block| block.start + block.rows.len()));
         Exchange { parts, starts }
+    }
+
+    /// Bytes allocated for the numbers.
+    pub(crate) fn bytes(&mut self) -> usize {
+        self.parts.bytes()
     }
 
     /// A buffer becomes block `block`.

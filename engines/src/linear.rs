@@ -72,6 +72,13 @@ impl Input {
         self.tokens
     }
 
+    /// Bytes allocated.
+    pub(crate) fn bytes(&self) -> usize {
+        let Input { tokens: _, x, codes, stride: _, sums, scales, tables, grouped } = self;
+        let words = x.capacity() + sums.capacity() + scales.capacity();
+        4 * words + codes.capacity() + tables.capacity() * size_of::<Line>() + grouped.bytes()
+    }
+
     /// Adds a token in the forms asked for.
     fn push(&mut self, kernels: &Kernels, row: &[f32], forms: Forms) {
         self.tokens += 1;
@@ -137,6 +144,18 @@ impl Forms {
             codes: self.codes || other.codes,
             grouped: self.grouped || other.grouped,
         }
+    }
+}
+
+impl Weights {
+    /// The same weights where threads of all memory nodes read them equally fast; dense ones lie so from the beginning.
+    pub(crate) fn spread_over_nodes(mut self) -> Weights {
+        match &mut self {
+            Weights::Dense(_) => {}
+            Weights::Grouped(matrix) => matrix.spread_over_nodes(),
+            Weights::Ternary { matrix, .. } => matrix.spread_over_nodes(),
+        }
+        self
     }
 }
 

@@ -1,6 +1,7 @@
 //! The interface of every model, and the list of architectures.
 
 use crate::{Result, Settings, State, StepCost};
+use kernels::memory::{Purpose, Reservation};
 use std::sync::Arc;
 
 /// A token's number, below the vocabulary's size.
@@ -45,10 +46,17 @@ pub enum Want {
 }
 
 /// Logits `[n, V]`, row-major.
-#[derive(Clone, PartialEq)]
+#[derive(Clone)]
 pub struct Logits {
     values: Vec<f32>,
     vocab: usize,
+    _memory: Reservation,
+}
+
+impl PartialEq for Logits {
+    fn eq(&self, other: &Logits) -> bool {
+        (&self.values, self.vocab) == (&other.values, other.vocab)
+    }
 }
 
 impl Logits {
@@ -58,7 +66,8 @@ impl Logits {
     /// If `vocab` is 0 or does not divide the length.
     pub fn new(values: Vec<f32>, vocab: usize) -> Logits {
         assert!(vocab > 0 && values.len().is_multiple_of(vocab), "logits [n, {vocab}] of {} numbers", values.len());
-        Logits { values, vocab }
+        let memory = Reservation::new(Purpose::Scratch, values.capacity() * size_of::<f32>());
+        Logits { values, vocab, _memory: memory }
     }
 
     /// n.

@@ -3,6 +3,7 @@
 //! As Hugging Face computes them in f32: inv_freq_i = 1 / theta^(2i / K), angle = position · inv_freq_i, each rounded to f32.
 //! Powers, cosines and sines are computed in f64 by our own library and rounded, so they are the same on every machine.
 
+use kernels::memory::{Purpose, Reservation};
 use std::sync::OnceLock;
 
 /// Angles of all positions of a context, made a run of positions at a time when one is first needed.
@@ -10,8 +11,15 @@ use std::sync::OnceLock;
 pub(crate) struct Rope {
     /// `[K / 2]`.
     inverse_frequencies: Vec<f32>,
-    /// Each `[RUN, 2, K / 2]`: the cosines, then the sines of a position.
-    runs: Vec<OnceLock<Box<[f32]>>>,
+    runs: Vec<OnceLock<Run>>,
+}
+
+/// Angles of neighbouring positions.
+#[derive(Debug)]
+struct Run {
+    /// `[RUN, 2, K / 2]`: the cosines, then the sines of a position.
+    angles: Box<[f32]>,
+    _memory: Reservation,
 }
 
 /// Positions to a run.
@@ -33,17 +41,18 @@ impl Rope {
     pub(crate) fn at(&self, position: usize) -> (&[f32], &[f32]) {
         let half = self.inverse_frequencies.len();
         let run = self.runs[position / RUN].get_or_init(|| self.make(position / RUN * RUN));
-        run[position % RUN * 2 * half..][..2 * half].split_at(half)
+        run.angles[position % RUN * 2 * half..][..2 * half].split_at(half)
     }
 
-    fn make(&self, first: usize) -> Box<[f32]> {
+    fn make(&self, first: usize) -> Run {
         let mut run = Vec::with_capacity(RUN * 2 * self.inverse_frequencies.len());
         for position in first..first + RUN {
             let angle = |inverse: &f32| f64::from(position as f32 * inverse);
             run.extend(self.inverse_frequencies.iter().map(|inverse| libm::cos(angle(inverse)) as f32));
             run.extend(self.inverse_frequencies.iter().map(|inverse| libm::sin(angle(inverse)) as f32));
         }
-        run.into_boxed_slice()
+        let memory = Reservation::new(Purpose::Scratch, size_of_val(&run[..]));
+        Run { angles: run.into_boxed_slice(), _memory: memory }
     }
 }
 

@@ -12,7 +12,7 @@
 use crate::{Error, Result, Step, Watch};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::*};
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Condvar, LockResult, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// How often a waiting member looks before it parks: some tens of microseconds.
 const SPINS: usize = 1000;
@@ -118,6 +118,11 @@ pub(crate) fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
 /// As [`lock`], for writing.
 pub(crate) fn write<T>(lock: &RwLock<T>) -> RwLockWriteGuard<'_, T> {
     lock.write().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What a lock guards, for who owns the lock: nothing is locked.
+pub(crate) fn own<T>(guarded: LockResult<&mut T>) -> &mut T {
+    guarded.unwrap_or_else(PoisonError::into_inner)
 }
 
 /// One thread inside a region.

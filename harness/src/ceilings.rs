@@ -4,6 +4,7 @@
 use std::hint::black_box;
 
 use anyhow::Result;
+use kernels::memory::Purpose;
 use kernels::probe::Arithmetic;
 use kernels::{Kernels, Lines};
 use serde::{Deserialize, Serialize};
@@ -112,7 +113,7 @@ pub fn arithmetic_name(arithmetic: Arithmetic) -> &'static str {
 /// `len` lines that the calling thread has written, so that they are its own pages and not the one page of zeros that an
 /// untouched allocation reads.
 pub fn written_lines(bytes: u64) -> Lines {
-    let mut lines = Lines::zeroed((bytes / 64).max(1) as usize);
+    let mut lines = Lines::zeroed_for(Purpose::Measuring, (bytes / 64).max(1) as usize);
     for (i, line) in lines.iter_mut().enumerate() {
         line.0[0] = i as u8 | 1;
     }

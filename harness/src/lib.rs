@@ -8,6 +8,7 @@
 //! * [`score`] measures how well a model predicts ([`distribution`]: what a token costs), [`speed`] how fast it runs.
 //! * [`peers`] asks other programs how fast they are.
 //! * [`contest`] times variants against each other, [`ceilings`] says what they are held to, [`stats`] how sure one is.
+//! * [`machine`] and [`memory`] say what it ran on and what it took.
 //! * [`record`] is the folder that a run leaves behind, [`report`] the paper made of it.
 
 #![deny(clippy::print_stdout)]
@@ -27,6 +28,7 @@ pub mod gate;
 pub mod guests;
 pub mod lab;
 pub mod machine;
+pub mod memory;
 pub mod model;
 pub mod noise;
 pub mod output;

@@ -30,6 +30,17 @@ pub struct Machine {
     pub caches: Vec<Cache>,
     /// Main memory.
     pub memory_bytes: Option<u64>,
+    /// An ordinary page of it.
+    #[serde(default)]
+    pub page_bytes: Option<u64>,
+    /// When the system makes pages huge: `always`, `madvise` (where a program asks, as this one does for what is large) or
+    /// `never`.
+    #[serde(default)]
+    pub huge_pages: Option<String>,
+    /// The nodes that memory lies on, near some CPUs and farther from others; one in most machines. Empty where the system
+    /// does not tell.
+    #[serde(default)]
+    pub memory_nodes: Vec<MemoryNode>,
     /// What chooses the clock frequency.
     pub governor: Option<String>,
     /// Whether the clock may rise above its nominal frequency.
@@ -45,6 +56,17 @@ pub struct Cache {
     pub bytes: u64,
     /// Hardware threads that share one.
     pub shared_by: usize,
+}
+
+/// A part of memory and the CPUs near it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MemoryNode {
+    /// Its number.
+    pub node: usize,
+    /// The CPUs near it, as Linux lists them: `0-3,8`; empty where there are none.
+    pub cpus: String,
+    /// Its memory.
+    pub memory_bytes: Option<u64>,
 }
 
 /// Who compiled this program, and how.
@@ -87,6 +109,9 @@ impl Machine {
             features: features(),
             caches: caches(),
             memory_bytes: memory_bytes(),
+            page_bytes: kernels::page_bytes().map(|bytes| bytes as u64),
+            huge_pages: line("/sys/kernel/mm/transparent_hugepage/enabled").and_then(|line| chosen(&line)),
+            memory_nodes: memory_nodes(Path::new("/sys/devices/system/node")),
             governor: line("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
             boost: boost(),
         }
@@ -175,6 +200,34 @@ fn cores() -> Option<usize> {
 fn memory_bytes() -> Option<u64> {
     let kib: u64 = proc_value("/proc/meminfo", "MemTotal")?.split_whitespace().next()?.parse().ok()?;
     kib.checked_mul(1024)
+}
+
+/// The word in brackets: `always [madvise] never`.
+fn chosen(line: &str) -> Option<String> {
+    line.split_whitespace().find_map(|word| word.strip_prefix('[')?.strip_suffix(']')).map(str::to_string)
+}
+
+/// The nodes of a folder with a folder `nodeN` for each.
+fn memory_nodes(folder: &Path) -> Vec<MemoryNode> {
+    let Ok(entries) = std::fs::read_dir(folder) else { return Vec::new() };
+    let number = |name: &str| name.strip_prefix("node")?.parse().ok();
+    let mut nodes: Vec<MemoryNode> = entries
+        .flatten()
+        .filter_map(|entry| {
+            let node = number(&entry.file_name().to_string_lossy())?;
+            let cpus = line(entry.path().join("cpulist")).unwrap_or_default();
+            Some(MemoryNode { node, cpus, memory_bytes: node_bytes(&entry.path().join("meminfo")) })
+        })
+        .collect();
+    nodes.sort_by_key(|node| node.node);
+    nodes
+}
+
+/// `Node 0 MemTotal:       16738520 kB`.
+fn node_bytes(meminfo: &Path) -> Option<u64> {
+    let text = std::fs::read_to_string(meminfo).ok()?;
+    let total = text.lines().find_map(|line| line.split_once("MemTotal:"))?.1;
+    total.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
 fn boost() -> Option<bool> {
@@ -313,6 +366,31 @@ mod tests {
         assert!(machine.last_level_bytes() >= machine.cache_bytes(1).unwrap_or(0));
         let text = serde_json::to_string(&machine).unwrap();
         assert_eq!(serde_json::from_str::<Machine>(&text).unwrap(), machine);
+    }
+
+    #[test]
+    fn memory_nodes_are_read_in_order_and_what_is_none_is_left_out() {
+        let folder = tempfile::tempdir().unwrap();
+        for (node, cpus, meminfo) in [
+            ("node10", "", "Node 10 MemTotal:       2 kB\nNode 10 MemFree:        1 kB\n"),
+            ("node0", "0-3,8\n", "Node 0 MemTotal: 16738520 kB\n"),
+            ("node1", "4-7\n", "nonsense"),
+            ("power", "9\n", ""),
+        ] {
+            let path = folder.path().join(node);
+            std::fs::create_dir(&path).unwrap();
+            std::fs::write(path.join("cpulist"), cpus).unwrap();
+            std::fs::write(path.join("meminfo"), meminfo).unwrap();
+        }
+        std::fs::write(folder.path().join("online"), "0-1,10").unwrap();
+        let node = |node, cpus: &str, memory_bytes| MemoryNode { node, cpus: cpus.to_string(), memory_bytes };
+        assert_eq!(
+            memory_nodes(folder.path()),
+            [node(0, "0-3,8", Some(16_738_520 << 10)), node(1, "4-7", None), node(10, "", Some(2048))]
+        );
+        assert_eq!(memory_nodes(&folder.path().join("absent")), []);
+        assert_eq!(chosen("always [madvise] never").as_deref(), Some("madvise"));
+        assert_eq!(chosen("always madvise"), None);
     }
 
     #[test]

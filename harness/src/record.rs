@@ -20,6 +20,7 @@ use serde_json::Value;
 
 use crate::ceilings::Ceilings;
 use crate::machine::{Compiler, Machine};
+use crate::memory::MemoryStats;
 use crate::quantity::Timed;
 
 mod columns;
@@ -58,6 +59,9 @@ pub struct Manifest {
     pub ceilings: Ceilings,
     /// What an A/A comparison showed.
     pub noise: Vec<Noise>,
+    /// What the process took of memory up to when this was written; absent in runs from before it was kept.
+    #[serde(default)]
+    pub memory: Option<MemoryStats>,
     /// Texts and weights that were read.
     pub inputs: Vec<Input>,
     /// The experiments, in order.
@@ -387,6 +391,20 @@ mod tests {
         assert!(Folder::create(folder.path()).unwrap_err().to_string().contains("already holds a run"));
         let file = folder.path().join("manifest.json/below");
         assert!(Folder::create(&file).unwrap_err().to_string().contains("cannot make the folder"));
+    }
+
+    /// Runs from before machines told their memory nodes and manifests what was taken of memory.
+    #[test]
+    fn manifests_of_committed_runs_can_still_be_read() {
+        let mut read = 0;
+        for entry in std::fs::read_dir(crate::root::root().join("reports")).unwrap().flatten() {
+            if entry.path().join("manifest.json").exists() {
+                let (_, manifest) = Folder::open(&entry.path()).unwrap();
+                assert!(manifest.is_complete(), "{}", entry.path().display());
+                read += 1;
+            }
+        }
+        assert!(read > 0, "no committed run was found");
     }
 
     #[test]

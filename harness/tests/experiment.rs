@@ -55,6 +55,13 @@ fn a_run_leaves_manifest_rows_columns_figures_and_both_reports() {
     assert!(manifest["ceilings"]["bandwidths"].as_array().unwrap().len() >= 9);
     assert!(manifest["noise"][0]["ratio"]["median"].as_f64().unwrap() > 0.0);
 
+    let high_water = |purpose: &str| {
+        let reserved = manifest["memory"]["purposes"].as_array().unwrap().iter().find(|r| r["purpose"] == purpose);
+        reserved.unwrap()["high_water_bytes"].as_u64().unwrap()
+    };
+    assert!(high_water("measuring") > 1 << 20 && high_water("cache") == 0, "{}", manifest["memory"]);
+    assert!(manifest["memory"]["allocated"]["high_water_bytes"].as_u64().unwrap() >= high_water("measuring"));
+
     let rows = read(&run.join("rows/tiny.jsonl"));
     let rows: Vec<Value> = rows.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(manifest["experiments"][0]["rows"].as_u64().unwrap() as usize, rows.len());
@@ -63,7 +70,9 @@ fn a_run_leaves_manifest_rows_columns_figures_and_both_reports() {
     assert!(std::fs::metadata(run.join("rows/tiny.parquet")).unwrap().len() > 0);
 
     let (page, markdown) = (read(&run.join("report.html")), read(&run.join("report.md")));
-    for needle in ["<svg ", "norm/rms", "Machine and method", "cargo run --release -p harness -- experiment"] {
+    for needle in
+        ["<svg ", "norm/rms", "Machine and method", "High-water marks", "cargo run --release -p harness -- experiment"]
+    {
         assert!(page.contains(needle), "report.html lacks {needle}");
     }
     assert!(!page.contains("src=\"http") && !page.contains("<link"), "the page needs nothing else");

@@ -38,6 +38,7 @@ use crate::state::CacheShape;
 use crate::team::lock;
 use crate::weights::dense::Dense;
 use crate::{Error, LanguageModel, Logits, Result, Segment, Settings, State, Want};
+use kernels::memory::Reservation;
 use pass::{Pass, Scratch, Source};
 use std::sync::{Arc, Mutex};
 
@@ -67,6 +68,8 @@ struct Weights {
     /// `[V, D]`, dense.
     head: Linear,
     rope: Rope,
+    /// The norms and biases, in the books of memory.
+    vectors: Reservation,
 }
 
 /// One block of the model.
@@ -152,8 +155,9 @@ impl Transformer {
     }
 
     /// Keeps scratch memory for later: that of the last few sizes used.
-    fn give_back(&self, scratch: Scratch) {
+    fn give_back(&self, mut scratch: Scratch) {
         const KEPT: usize = 4;
+        scratch.count();
         let mut pool = lock(&self.pool);
         if pool.len() == KEPT {
             pool.remove(0);

@@ -2,6 +2,7 @@
 
 use super::map::Map;
 use half::{bf16, f16};
+use kernels::memory::Purpose;
 use kernels::{Element, Kernels, Lines};
 use std::ops::Range;
 use std::sync::Arc;
@@ -67,7 +68,8 @@ impl<E: Element + bytemuck::Pod> Slice<E> {
         if bytemuck::try_cast_slice::<u8, E>(bytes).is_ok() {
             return Slice::Mapped(map.clone(), range);
         }
-        let mut lines = Lines::zeroed(bytes.len().div_ceil(64));
+        let mut lines = Lines::zeroed_for(Purpose::Weights, bytes.len().div_ceil(64));
+        lines.spread_over_nodes();
         lines.bytes_mut()[..bytes.len()].copy_from_slice(bytes);
         Slice::Owned(Arc::new(lines), bytes.len() / size_of::<E>(), std::marker::PhantomData)
     }

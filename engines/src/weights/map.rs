@@ -1,6 +1,7 @@
 //! Files as memory. The only `unsafe` of this crate.
 
 use crate::{Error, Result};
+use kernels::memory::{Purpose, Reservation};
 use std::fs::File;
 use std::ops::Deref;
 use std::path::Path;
@@ -8,7 +9,13 @@ use std::sync::Arc;
 
 /// Bytes that stay where they are: a mapped file, or a copy in memory.
 #[derive(Debug)]
-pub(crate) enum Map {
+pub(crate) struct Map {
+    bytes: Bytes,
+    _memory: Reservation,
+}
+
+#[derive(Debug)]
+enum Bytes {
     File(memmap2::Mmap),
     Memory(Vec<u8>),
 }
@@ -28,12 +35,14 @@ impl Map {
         // the file while it is mapped; model files are written once, and what is read from them is checked as data, never
         // trusted as structure after the check.
         let map = unsafe { memmap2::Mmap::map(&file) }.map_err(|e| Error::read(path, e))?;
-        Ok(Arc::new(Map::File(map)))
+        let memory = Reservation::new(Purpose::Mapped, map.len());
+        Ok(Arc::new(Map { bytes: Bytes::File(map), _memory: memory }))
     }
 
     /// Keeps a copy of `bytes`.
     pub(crate) fn copy(bytes: &[u8]) -> Arc<Map> {
-        Arc::new(Map::Memory(bytes.to_vec()))
+        let memory = Reservation::new(Purpose::Weights, bytes.len());
+        Arc::new(Map { bytes: Bytes::Memory(bytes.to_vec()), _memory: memory })
     }
 }
 
@@ -41,9 +50,9 @@ impl Deref for Map {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        match self {
-            Map::File(map) => map,
-            Map::Memory(bytes) => bytes,
+        match &self.bytes {
+            Bytes::File(map) => map,
+            Bytes::Memory(bytes) => bytes,
         }
     }
 }

@@ -8,6 +8,7 @@
 use super::dense::Dense;
 use super::{Source, TernaryForm};
 use crate::Result;
+use kernels::memory::Purpose;
 use kernels::ternary::{Layout, TernaryMatrix};
 use kernels::{Lines, Rng};
 
@@ -38,7 +39,8 @@ impl Source for Synthetic {
     /// Uniform in sign, with magnitudes uniform in [m, 2m): one word for four numbers.
     fn dense(&self, name: &str, rows: usize, cols: usize) -> Result<Dense> {
         let mut rng = self.rng(name);
-        let mut lines = Lines::zeroed((rows * cols * 2).div_ceil(64));
+        let mut lines = Lines::zeroed_for(Purpose::Weights, (rows * cols * 2).div_ceil(64));
+        lines.spread_over_nodes();
         // E[x^2] of a uniform in [1, 2) is 7/3. The power of two below the wanted deviation.
         let wanted = LOGITS / (7.0f64 / 3.0).sqrt() / (cols as f64).sqrt();
         let exponent = libm::log2(wanted).floor().clamp(-100.0, 0.0) as i32;

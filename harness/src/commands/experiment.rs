@@ -12,6 +12,7 @@ use crate::experiment::Plan;
 use crate::guests::Guests;
 use crate::lab::{Lab, Threads};
 use crate::machine::{Compiler, Machine};
+use crate::memory::MemoryStats;
 use crate::record::{self, FORMAT, Folder, Manifest, Planned, State};
 use crate::{compute, noise, output, report, root};
 
@@ -160,6 +161,7 @@ fn manifest(plans: &[Plan], lab: &Lab, started: SystemTime, commit: Option<(Stri
         compiler: Compiler::read(),
         ceilings: lab.measured_ceilings(),
         noise: Vec::new(),
+        memory: None,
         inputs: Vec::new(),
         experiments: plans.iter().map(planned).collect(),
     }
@@ -222,6 +224,7 @@ impl Run<'_> {
     fn write(&mut self) -> Result<()> {
         self.manifest.ceilings = self.lab.measured_ceilings();
         self.manifest.inputs = self.lab.inputs();
+        self.manifest.memory = Some(MemoryStats::now());
         self.folder.write_manifest(&self.manifest)
     }
 }

@@ -9,7 +9,8 @@ use crate::compute;
 use crate::experiments::kernels::{VariantRow, variants};
 use crate::guests::Guests;
 use crate::lab::Lab;
-use crate::machine::{Compiler, Machine};
+use crate::machine::{Compiler, Machine, MemoryNode};
+use crate::memory::MemoryStats;
 use crate::report::format;
 use crate::{output, table};
 
@@ -32,6 +33,8 @@ struct Info {
     levels: Vec<Level>,
     variants: Vec<VariantRow>,
     ceilings: Ceilings,
+    /// Of this process, after it measured the ceilings.
+    memory: MemoryStats,
 }
 
 #[derive(Serialize)]
@@ -55,12 +58,13 @@ pub fn run(args: Args, guests: &Guests) -> Result<()> {
         levels: Isa::ALL.map(|isa| Level { isa: isa.name(), available: isa.is_available() }).into(),
         variants: lab.ops().iter().flat_map(|op| variants(op, &lab)).collect(),
         ceilings: lab.ceilings()?.clone(),
+        memory: MemoryStats::now(),
     };
     if args.json { output::json(&info) } else { output::text(&text(&info)) }
 }
 
 fn text(info: &Info) -> String {
-    let parts = [machine(info), kernels(info), bandwidths(&info.ceilings), peaks(&info.ceilings)];
+    let parts = [machine(info), kernels(info), bandwidths(&info.ceilings), peaks(&info.ceilings), memory(&info.memory)];
     parts.join("\n")
 }
 
@@ -80,6 +84,9 @@ fn machine(info: &Info) -> String {
         ["threads".to_string(), machine.threads.to_string()],
         ["caches".to_string(), if caches.is_empty() { unknown() } else { caches.join(", ") }],
         ["memory".to_string(), machine.memory_bytes.map_or_else(unknown, format::bytes)],
+        ["page".to_string(), machine.page_bytes.map_or_else(unknown, format::bytes)],
+        ["huge pages".to_string(), machine.huge_pages.clone().unwrap_or_else(unknown)],
+        ["memory nodes".to_string(), nodes(&machine.memory_nodes)],
     ];
     // Features are many: so many a line.
     for (i, some) in machine.features.chunks(10).enumerate() {
@@ -97,6 +104,20 @@ fn machine(info: &Info) -> String {
         format!("{}, {}, level {}{flags}", compiler.version, compiler.target, compiler.level),
     ]);
     table::plain(["machine", ""], rows) + "\n"
+}
+
+/// `0: CPUs 0-3, 16 GiB`.
+fn nodes(nodes: &[MemoryNode]) -> String {
+    let told = |node: &MemoryNode| {
+        let cpus = if node.cpus.is_empty() { "no CPUs".to_string() } else { format!("CPUs {}", node.cpus) };
+        let bytes = node.memory_bytes.map_or_else(String::new, |bytes| format!(", {}", format::bytes(bytes)));
+        format!("{}: {cpus}{bytes}", node.node)
+    };
+    if nodes.is_empty() { "unknown".to_string() } else { nodes.iter().map(told).collect::<Vec<_>>().join("; ") }
+}
+
+fn memory(stats: &MemoryStats) -> String {
+    table::plain(["memory of this process", "now", "at most"], stats.lines()) + "\n"
 }
 
 fn kernels(info: &Info) -> String {
@@ -137,4 +158,16 @@ fn peaks(ceilings: &Ceilings) -> String {
         .iter()
         .map(|p| [p.arithmetic.clone(), p.isa.clone(), p.threads.to_string(), format::number(p.gops.median, 3)]);
     table::plain(["peak", "ISA", "threads", "GOPS"], rows) + "\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_nodes_are_told_with_what_is_known_of_them() {
+        let node = |node, cpus: &str, memory_bytes| MemoryNode { node, cpus: cpus.to_string(), memory_bytes };
+        assert_eq!(nodes(&[]), "unknown");
+        assert_eq!(nodes(&[node(0, "0-3,8", Some(16 << 30)), node(1, "", None)]), "0: CPUs 0-3,8, 16 GiB; 1: no CPUs");
+    }
 }

@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::{Figure, Part, Section, Table, format};
 use crate::ceilings::Place;
+use crate::memory::MemoryStats;
 use crate::record::{Manifest, Planned, State};
 
 /// A paper, ready to be written down in some form.
@@ -200,6 +201,14 @@ fn machine_table(manifest: &Manifest) -> Table {
         .collect();
     row("caches", if caches.is_empty() { unknown() } else { caches.join("; ") });
     row("memory", machine.memory_bytes.map_or_else(unknown, format::bytes));
+    // Runs of old do not tell the next two.
+    if let Some(bytes) = machine.page_bytes {
+        let huge = machine.huge_pages.as_deref().unwrap_or("not told");
+        row("page, transparent huge pages", format!("{}, {huge}", format::bytes(bytes)));
+    }
+    if !machine.memory_nodes.is_empty() {
+        row("memory nodes", machine.memory_nodes.len().to_string());
+    }
     row("features", if machine.features.is_empty() { unknown() } else { machine.features.join(" ") });
     row("best ISA level", machine.isa.clone());
     row("frequency governor", machine.governor.clone().unwrap_or_else(|| "not told".to_string()));
@@ -350,6 +359,9 @@ fn provenance(manifest: &Manifest) -> Vec<Block> {
     if !table.is_empty() {
         blocks.push(Block::Table(table));
     }
+    if let Some(memory) = &manifest.memory {
+        blocks.push(Block::Table(memory_table(memory)));
+    }
     let mut table =
         Table::new("The experiments of this run.", &["<name", "<experiment", "<state", ">rows", ">duration"]);
     for e in &manifest.experiments {
@@ -368,6 +380,18 @@ fn provenance(manifest: &Manifest) -> Vec<Block> {
         blocks.push(Block::Code(configuration(&e.config)));
     }
     blocks
+}
+
+/// High-water marks of memory by purpose.
+fn memory_table(memory: &MemoryStats) -> Table {
+    let caption = "High-water marks of the process's memory over the whole run. Weights count packed matrices of models and \
+                   of measured operations; mapped files count by their length and are no part of the sum. The mark of \
+                   the sum is less than the sum of the marks where purposes had theirs at different times.";
+    let mut table = Table::new(caption, &["<purpose", ">at most"]);
+    for [purpose, _, most] in memory.lines() {
+        table.row(vec![purpose, most]);
+    }
+    table
 }
 
 /// A configuration as TOML; as JSON should TOML be unable to hold it.

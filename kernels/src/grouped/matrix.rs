@@ -2,6 +2,7 @@
 
 use super::format::{Format, GROUP, PAIR, TILE_ROWS, scale, set_scale};
 use super::{q4, q8};
+use crate::memory::Purpose;
 use crate::{Element, Lines, Rng};
 use half::f16;
 use std::fmt;
@@ -234,7 +235,8 @@ impl GroupedMatrix {
 
     /// Lines of zeros, which are not yet codes in every layout.
     fn unwritten(rows: usize, cols: usize, layout: Layout) -> GroupedMatrix {
-        let lines = Lines::zeroed(rows.div_ceil(TILE_ROWS) * tile_lines(layout.format(), cols));
+        let count = rows.div_ceil(TILE_ROWS) * tile_lines(layout.format(), cols);
+        let lines = Lines::zeroed_for(Purpose::Weights, count);
         GroupedMatrix { rows, cols, layout, lines }
     }
 
@@ -256,6 +258,11 @@ impl GroupedMatrix {
     /// Bytes that the packed weights take.
     pub fn bytes(&self) -> usize {
         self.lines.bytes().len()
+    }
+
+    /// As [`Lines::spread_over_nodes`].
+    pub fn spread_over_nodes(&mut self) {
+        self.lines.spread_over_nodes();
     }
 
     /// Code and scale of element (r, c); the weight is their product. Slow: for tests and references.

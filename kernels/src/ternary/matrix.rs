@@ -2,6 +2,7 @@
 
 use super::format::Format;
 use super::{i2, i2_rows, t5, tl2, tmac};
+use crate::memory::Purpose;
 use crate::{Line, Lines, Rng};
 use std::fmt;
 use std::ops::Range;
@@ -113,7 +114,8 @@ impl TernaryMatrix {
         mut fill: impl FnMut(Range<usize>, &mut [i8]),
     ) -> TernaryMatrix {
         let format = layout.format();
-        let mut lines = Lines::zeroed(rows.div_ceil(format.tile_rows) * format.tile_lines(cols));
+        let count = rows.div_ceil(format.tile_rows) * format.tile_lines(cols);
+        let mut lines = Lines::zeroed_for(Purpose::Weights, count);
         // `fill` may leave what it finds: zeros.
         let mut tile = vec![0; format.tile_rows.min(rows) * cols];
         let mut block = vec![0; format.block()];
@@ -201,6 +203,11 @@ impl TernaryMatrix {
     /// Bytes that the packed weights take.
     pub fn bytes(&self) -> usize {
         self.lines.bytes().len()
+    }
+
+    /// As [`Lines::spread_over_nodes`].
+    pub fn spread_over_nodes(&mut self) {
+        self.lines.spread_over_nodes();
     }
 
     /// Element (r, c): -1, 0 or 1. Slow: for tests and references.

@@ -9,6 +9,7 @@ use crate::weights::dense::Dense;
 use crate::weights::{Source, TernaryForm};
 use crate::{Cpu, DensePacking, Error, Packing, Result, Settings};
 use kernels::grouped::{self, GroupedMatrix};
+use kernels::memory::{Purpose, Reservation};
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
 
@@ -100,8 +101,10 @@ pub(crate) fn build(
     });
     let layers = layers.collect();
     let rope = Rope::new(config.rope_theta, config.head_width, config.context);
-    let head = Linear { weights: head, bias: None, pre_norm: None };
-    let weights = Weights { config, embedding, layers, norm, head, rope };
+    let head = Linear { weights: head.spread_over_nodes(), bias: None, pre_norm: None };
+    let mut weights =
+        Weights { config, embedding, layers, norm, head, rope, vectors: Reservation::new(Purpose::Weights, 0) };
+    weights.count_vectors();
     Ok(Transformer::new(Arc::new(weights), settings))
 }
 
@@ -218,7 +221,7 @@ fn linear(source: &dyn Source, job: &Job<'_>, packing: Packing) -> Result<Linear
             DensePacking::Stored => linear::Weights::Dense(dense),
             DensePacking::Grouped(layout) => linear::Weights::Grouped(rounded(source, &name, &dense, 0..rows, layout)?),
         };
-        return Ok(Linear { weights, bias, pre_norm: None });
+        return Ok(Linear { weights: weights.spread_over_nodes(), bias, pre_norm: None });
     };
     let (matrix, factor) = source.ternary(&name, rows, cols, quantisation.form)?;
     let matrix = if matrix.layout() == packing.ternary { matrix } else { matrix.to_layout(packing.ternary) };
@@ -231,7 +234,8 @@ fn linear(source: &dyn Source, job: &Job<'_>, packing: Packing) -> Result<Linear
         Some(eps) => Some((source.vector(&format!("{}.rms_norm.weight", job.name), cols)?, eps)),
         None => None,
     };
-    Ok(Linear { weights: linear::Weights::Ternary { matrix, factor }, bias, pre_norm })
+    let weights = linear::Weights::Ternary { matrix, factor }.spread_over_nodes();
+    Ok(Linear { weights, bias, pre_norm })
 }
 
 /// `make(0..count)` on all threads; the error, if any, is that of the lowest index that was reached.

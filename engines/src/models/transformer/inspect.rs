@@ -141,6 +141,11 @@ impl Weights {
         (norms.sum::<usize>() + beside.sum::<usize>() + self.norm.len()) as u64
     }
 
+    /// Writes the vectors down in the books of memory; matrices count themselves.
+    pub(super) fn count_vectors(&mut self) {
+        self.vectors.resize(self.vector_numbers() as usize * size_of::<f32>());
+    }
+
     /// For example "ternary i2, bf16 head".
     fn description(&self) -> String {
         let mut kinds: Vec<String> = Vec::new();

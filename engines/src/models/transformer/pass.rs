@@ -4,7 +4,9 @@ use super::Transformer;
 use crate::cache::Head;
 use crate::exchange::{Exchange, FEW, Parts};
 use crate::linear::{Input, MAX_INPUTS};
+use crate::team::own;
 use crate::{Segment, Token, Want};
+use kernels::memory::{Purpose, Reservation};
 use std::ops::Range;
 use std::sync::{Mutex, RwLock};
 
@@ -33,6 +35,8 @@ pub(super) struct Scratch {
     pub(super) output: Exchange,
     pub(super) gated: Exchange,
     pub(super) down: Exchange,
+    /// All of this, in the books of memory.
+    memory: Reservation,
 }
 
 /// Who does what is done token by token (norms, residuals, quantisation).
@@ -63,6 +67,12 @@ pub(super) struct Rows {
     pub(super) inputs: [Input; MAX_INPUTS],
 }
 
+impl Rows {
+    fn bytes(&self) -> usize {
+        self.x.capacity() * size_of::<f32>() + self.inputs.iter().map(Input::bytes).sum::<usize>()
+    }
+}
+
 /// A member's own memory.
 #[derive(Debug, Default)]
 pub(super) struct Worker {
@@ -88,6 +98,15 @@ pub(super) struct Buffers {
     pub(super) scores: Vec<f32>,
     pub(super) factors: Vec<f32>,
     pub(super) words: Vec<f32>,
+}
+
+impl Worker {
+    fn bytes(&self) -> usize {
+        let Worker { rows, buffers } = self;
+        let Buffers { product, other, vectors, row, norm, queries, keys, values, scores, factors, words } = buffers;
+        let all = [product, other, vectors, row, norm, queries, keys, values, scores, factors, words];
+        rows.bytes() + all.into_iter().map(|buffer| buffer.capacity() * size_of::<f32>()).sum::<usize>()
+    }
 }
 
 /// The first `len` numbers of a vector that is made long enough.
@@ -133,7 +152,7 @@ impl Scratch {
         let attended = heads.iter().map(|item| slots[item.slot].tokens.len() * item.queries.len() * width);
         let attended = Parts::new(attended, tokens);
         let blocks = &model.blocks[usize::from(tokens > FEW)];
-        Scratch {
+        let mut scratch = Scratch {
             tokens,
             sharing,
             shared: slots.iter().map(|_| RwLock::default()).collect(),
@@ -146,7 +165,19 @@ impl Scratch {
             output: Exchange::new(&blocks.output, tokens),
             gated: Exchange::new(&blocks.gate_up, tokens),
             down: Exchange::new(&blocks.down, tokens),
-        }
+            memory: Reservation::new(Purpose::Scratch, 0),
+        };
+        scratch.count();
+        scratch
+    }
+
+    /// Brings the books of memory up to date: buffers grow in the first pass, and with the length of the caches.
+    pub(super) fn count(&mut self) {
+        let Scratch { qkv, attended, output, gated, down, shared, workers, .. } = self;
+        let exchanges = [qkv, output, gated, down].into_iter().map(Exchange::bytes).sum::<usize>();
+        let rows = shared.iter_mut().map(|rows| own(rows.get_mut()).bytes()).sum::<usize>();
+        let workers = workers.iter_mut().map(|worker| own(worker.get_mut()).bytes()).sum::<usize>();
+        self.memory.resize(exchanges + attended.bytes() + rows + workers);
     }
 
     pub(super) fn tokens(&self) -> usize {

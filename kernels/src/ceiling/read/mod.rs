@@ -10,6 +10,7 @@
 //!
 //! **Variants** AVX-512 and AVX2: four lines of each stream in turn, every stream prefetched 1.75 KiB ahead.
 
+use crate::memory::Purpose;
 use crate::probe::{Op, Shape, Work};
 use crate::{Kernels, Line, Lines, Rng};
 
@@ -65,7 +66,7 @@ impl Op for Read {
     }
 
     fn case(shape: &Shape, rng: &mut Rng) -> Case {
-        let mut lines = Lines::zeroed(shape.c);
+        let mut lines = Lines::zeroed_for(Purpose::Measuring, shape.c);
         for bytes in lines.bytes_mut().chunks_exact_mut(8) {
             bytes.copy_from_slice(&rng.next_u64().to_le_bytes());
         }

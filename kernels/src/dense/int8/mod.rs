@@ -28,6 +28,7 @@
 //! would save the horizontal sums (`dense/q8` has them).
 
 use crate::comparator::{Comparator, Source};
+use crate::memory::Purpose;
 use crate::ternary::{Activations, Weights};
 use crate::{Kernels, Line, Lines};
 use bytemuck::cast_slice;
@@ -59,7 +60,8 @@ impl Int8Matrix {
     /// If the length is not `rows * cols` or a weight is -128: a caller's error.
     pub fn pack(weights: &[i8], rows: usize, cols: usize) -> Int8Matrix {
         assert_eq!(weights.len(), rows * cols, "weights for a {rows}×{cols} matrix");
-        let mut matrix = Int8Matrix { rows, cols, lines: Lines::zeroed(rows * cols.div_ceil(COLUMNS)) };
+        let lines = Lines::zeroed_for(Purpose::Weights, rows * cols.div_ceil(COLUMNS));
+        let mut matrix = Int8Matrix { rows, cols, lines };
         let stride = Activations::stride_for(cols).max(1);
         let rows = matrix.lines.bytes_mut().chunks_exact_mut(stride).zip(weights.chunks_exact(cols.max(1)));
         for (r, (out, row)) in rows.enumerate() {

@@ -125,6 +125,11 @@ impl Codes {
         self.sums.extend_from_slice(&other.sums);
     }
 
+    /// Bytes allocated.
+    pub fn bytes(&self) -> usize {
+        self.codes.capacity() + 4 * (self.scales.capacity() + self.sums.capacity())
+    }
+
     /// What a product reads.
     pub fn view(&self) -> Activations<'_> {
         Activations { codes: &self.codes, stride: self.stride, scales: &self.scales, sums: &self.sums }

@@ -47,6 +47,7 @@
 use super::format::Format;
 use super::product::Packed;
 use super::{Activations, Layout, Weights};
+use crate::memory::Purpose;
 use crate::{Kernels, Line, Lines, Rng};
 
 #[cfg(target_arch = "x86_64")]
@@ -90,7 +91,7 @@ fn unpack(line: &[Line], trits: &mut [i8]) {
 /// The lines of a random matrix: see [`super::TernaryMatrix::random`].
 pub(super) fn random(rows: usize, cols: usize, rng: &mut Rng) -> Lines {
     let groups = cols.div_ceil(COLUMNS);
-    let mut lines = Lines::zeroed(rows.div_ceil(TILE_ROWS) * groups);
+    let mut lines = Lines::zeroed_for(Purpose::Weights, rows.div_ceil(TILE_ROWS) * groups);
     // A byte of four codes for each 16-bit draw would cost a table of 64 KiB; two weights for each byte drawn need 256
     // entries.
     let pair: [u8; 256] = std::array::from_fn(|byte| {
