@@ -168,7 +168,7 @@ fn what_is_not_there_is_told_in_one_sentence_with_status_2() {
         ("blocks = 3", "blocks = 0", "expected 1 to"),
         ("limit_s = 5.0", "limit_s = -1", "limit_s = -1"),
         ("decode = 4", "decode = 0", "tests: "),
-        ("\"i2\"", "\"i9\"", "i9"),
+        ("bitnet-tiny", "bitnet-tiny+layout=i9", "i9"),
         ("pretender", "ryzanstein", "more than one program"),
         ("llama-bench", "lama", "no dialect 'lama'"),
     ];

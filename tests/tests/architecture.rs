@@ -25,7 +25,7 @@ impl Source {
     /// The code before the file's own unit tests.
     fn shipped_code(&self) -> String {
         let code = self.code();
-        code.split("#[cfg(test)]\nmod tests").next().unwrap_or_default().to_string()
+        code.split("\nmod tests {").next().unwrap_or_default().to_string()
     }
 }
 
