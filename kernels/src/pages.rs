@@ -113,7 +113,8 @@ mod system {
     pub(super) fn interleave(_: &mut [u8]) {}
 }
 
-#[cfg(all(test, target_os = "linux", target_pointer_width = "64"))]
+#[cfg(all(target_os = "linux", target_pointer_width = "64"))]
+#[cfg(test)]
 mod tests {
     use super::system::{allowed, interleave_over, whole_pages};
     use super::*;
