@@ -216,6 +216,23 @@ fn crates_depend_in_one_direction() {
 }
 
 #[test]
+fn the_example_outside_is_compiled_as_the_workspace_is() {
+    let read = |path: &str| fs::read_to_string(checkout().join(path)).expect(path);
+    let (ours, theirs) = (read("Cargo.toml"), read("examples/your-kernel/Cargo.toml"));
+    // Each table of a profile with its keys; where one differs, all dependencies are compiled a second time.
+    let tables = |text: &str| -> Vec<String> {
+        let lines = text.lines().filter(|line| !line.starts_with('#') && !line.trim().is_empty());
+        let lines: String = lines.map(|line| format!("{line}\n")).collect();
+        let tables = lines.split("\n[").filter(|table| table.starts_with("profile.release"));
+        tables.map(|table| table.trim_end().to_string()).collect()
+    };
+    let theirs = tables(&theirs);
+    for table in tables(&ours).iter().filter(|table| !table.starts_with("profile.release.package.kernels")) {
+        assert!(theirs.contains(table), "examples/your-kernel/Cargo.toml lacks [{table}");
+    }
+}
+
+#[test]
 fn kernels_know_no_files_no_threads_and_no_terminal() {
     forbid(
         "kernels/src",
