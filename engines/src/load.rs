@@ -5,7 +5,7 @@ use crate::llama2c::Checkpoint;
 use crate::models::transformer;
 use crate::weights::safetensors::Files;
 use crate::weights::synthetic::Synthetic;
-use crate::{Error, Model, NamedShape, Result, SHAPES, Settings, Tokenizer};
+use crate::{DensePacking, Error, Model, NamedShape, Packing, Result, SHAPES, Settings, Tokenizer};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -77,7 +77,7 @@ pub fn load(spec: &Spec, settings: &Settings, progress: &dyn Fn(u64, u64)) -> Re
             let found = SHAPES.iter().find(|named| named.name == shape);
             let named = found.ok_or_else(|| Error::Spec(format!("unknown shape '{shape}'")))?;
             let config = Config::synthetic(named);
-            check_memory(&format!("synthetic:{shape}"), synthetic_bytes(named))?;
+            check_memory(&format!("synthetic:{shape}"), synthetic_bytes(named, settings.packing))?;
             let model = transformer::build(config, &Synthetic { seed: *seed }, settings, progress)?;
             Ok(Loaded { model: Arc::new(model), tokenizer: None, name: format!("synthetic:{shape}:{seed}") })
         }
@@ -140,12 +140,16 @@ fn name_of(path: &Path) -> String {
     full.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned())
 }
 
-/// Bytes that a synthetic model takes: two bits a weight, and bf16 tables.
-fn synthetic_bytes(shape: &NamedShape) -> u64 {
+/// Bytes that a synthetic model takes: two bits a weight, bf16 tables, and the head once more where it is packed otherwise.
+fn synthetic_bytes(shape: &NamedShape, packing: Packing) -> u64 {
     let (queries, keys) = (shape.heads * shape.head_width, shape.kv_heads * shape.head_width);
     let layer = shape.width * (2 * queries + 2 * keys + 3 * shape.inner) / 4;
     let tables = shape.vocab * shape.width * 2 * if shape.tied { 1 } else { 2 };
-    (shape.layers * layer + tables) as u64
+    let head = match packing.head {
+        DensePacking::Stored => 0.0,
+        DensePacking::Grouped(layout) => (shape.vocab * shape.width) as f64 * layout.bits() / 8.0,
+    };
+    (shape.layers * layer + tables) as u64 + head as u64
 }
 
 /// Refuses what this machine cannot hold, where it says how much that is.
@@ -188,7 +192,12 @@ mod tests {
             let error = check_memory("a giant", u64::MAX).unwrap_err().to_string();
             assert!(error.contains(&u64::MAX.to_string()), "{error}");
         }
-        let bytes = synthetic_bytes(SHAPES.iter().find(|shape| shape.name == "bitnet-2b-4t").unwrap());
+        let shape = SHAPES.iter().find(|shape| shape.name == "bitnet-2b-4t").unwrap();
+        let plain = Packing::default();
+        let bytes = synthetic_bytes(shape, plain);
         assert_eq!(bytes, 30 * 2560 * (2 * 2560 + 2 * 640 + 3 * 6912) / 4 + 128_256 * 2560 * 2);
+        let head = DensePacking::Grouped(kernels::grouped::Layout::Q8);
+        // Eight bits and a sixteen-bit scale for every 32.
+        assert_eq!(synthetic_bytes(shape, Packing { head, ..plain }) - bytes, 128_256 * 2560 / 32 * 34);
     }
 }

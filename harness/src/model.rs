@@ -174,6 +174,9 @@ const OPTIONS: [&str; 3] = ["layout", "head", "dense"];
 /// [`UserError`] for an option that is not known or has no such value.
 fn options(name: &str, mut packing: Packing) -> Result<(&str, Packing)> {
     let mut base = name;
+    if Path::new(name).exists() {
+        return Ok((name, packing));
+    }
     // From the end, because paths may have a plus too.
     while let Some((rest, option)) = base.rsplit_once('+')
         && let Some((key, value)) = option.split_once('=')

@@ -65,7 +65,7 @@ struct Weights {
     layers: Vec<Layer>,
     /// `[D]`.
     norm: Vec<f32>,
-    /// `[V, D]`, dense.
+    /// `[V, D]`, dense or rounded in groups.
     head: Linear,
     rope: Rope,
     /// The norms and biases, in the books of memory.

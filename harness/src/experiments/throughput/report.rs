@@ -50,8 +50,8 @@ fn method(config: &Config) -> Vec<String> {
             "A prefill sample reads a prompt of random tokens into an empty state, up to the logits from which the first \
              token would be chosen, so its time is the time to the first token. A decode sample reads tokens one after the \
              other from a state that has read as many as the depth says, and is then rewound; its time is the mean of its \
-             steps. Depths are bounded by a model's context. The cache is kept as {}. All settings of a test (ISA levels and \
-             numbers of threads, sharing one copy of the weights) are contestants of the same blocks, at least {} and at \
+             steps. Depths are bounded by a model's context. The cache is kept as {}. All settings of a test (ISA levels, \
+             numbers of threads, and packings, each of them one copy of the weights) are contestants of the same blocks, at least {} and at \
              most about {} s of them.",
             config.cache,
             budget.min_blocks,
