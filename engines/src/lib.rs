@@ -46,3 +46,4 @@ pub use shapes::{NamedShape, SHAPES};
 pub use state::State;
 pub use tokenizer::{TextStream, Tokenizer};
 pub use watch::{Step, StepCost, StepKind, Watch};
+pub use weights::tensor_file::TensorFile;

@@ -36,6 +36,10 @@ impl Source for Synthetic {
         Ok((0..width).map(|_| 0.75 + 0.5 * rng.unit()).collect())
     }
 
+    fn flat(&self, name: &str, len: usize) -> Result<Vec<f32>> {
+        self.vector(name, len)
+    }
+
     /// Uniform in sign, with magnitudes uniform in [m, 2m): one word for four numbers.
     fn dense(&self, name: &str, rows: usize, cols: usize) -> Result<Dense> {
         let mut rng = self.rng(name);
@@ -52,6 +56,19 @@ impl Source for Synthetic {
             }
         }
         Ok(Dense::owned_bf16(lines, rows, cols))
+    }
+
+    /// Random either way round.
+    fn dense_transposed(&self, name: &str, rows: usize, cols: usize) -> Result<Dense> {
+        self.dense(name, rows, cols)
+    }
+
+    fn shape(&self, _: &str) -> Option<Vec<usize>> {
+        None
+    }
+
+    fn names(&self) -> Vec<String> {
+        Vec::new()
     }
 
     fn ternary(&self, name: &str, rows: usize, cols: usize, _: TernaryForm) -> Result<(TernaryMatrix, f64)> {
