@@ -35,6 +35,7 @@ mod team;
 mod tokenizer;
 mod watch;
 mod weights;
+mod world;
 
 pub use cpu::{CacheFormat, Cpu, DensePacking, Packing, Settings};
 pub use error::{Error, Result};
