@@ -5,6 +5,7 @@
 //! [`State`]s have read and answers with [`Logits`]; everything else is built on that one call.
 //!
 //! * [`load()`] turns a [`Spec`] (a Hugging Face folder, a llama2.c file, or `synthetic:SHAPE[:SEED]`) into a model.
+//! * [`TensorFile`] looks into one file of weights: safetensors, PyTorch's, rwkv.cpp's.
 //! * [`Cpu`] is the table of kernels and the threads; neither it nor the batching ever changes a bit of the logits.
 //! * [`decode::generate`] is the decoding loop, [`sample::Sampler`] chooses.
 //!

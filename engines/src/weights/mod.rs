@@ -58,7 +58,9 @@ pub(crate) fn check_known<'a>(
 ) -> Result<()> {
     match names.filter(|name| !known(name)).min() {
         None => Ok(()),
-        Some(name) => Err(Error::tensor(place, name, "not part of the model that config.json describes")),
+        Some(name) => {
+            Err(Error::tensor(place, name, "not part of the model that its config or its other tensors describe"))
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! Pickles written by hand, good and hostile.
 
+use super::machine::{MAX_NODES, Machine, Node};
 use super::*;
 
 /// Writes pickles instruction by instruction.
@@ -134,20 +135,14 @@ fn huge_lengths_cost_nothing() {
     assert!(says(Writer::new().raw(b"\x8a\x09").raw(&[1; 9])).contains("a number of 9 bytes"));
     assert!(says(Writer(vec![b'('; MAX_BYTES + 1])).contains("expected at most"));
     assert!(says(Writer(b"N".repeat(MAX_NODES + 1))).contains("makes more than"));
+    assert!(says(Writer([b"N".to_vec(), vec![0x94; MAX_NODES + 1]].concat())).contains("in its memo"));
 }
 
 #[test]
 fn numbers_of_any_length_are_read() {
     for (bytes, number) in [(&b""[..], 0), (b"\xff", -1), (b"\x00\x01", 256), (&[0, 0, 0, 0, 1], 1 << 32)] {
         let pickle = Writer::new().raw(&[0x8A, bytes.len() as u8]).raw(bytes).raw(b".").0;
-        let mut machine = Machine {
-            bytes: &pickle,
-            at: 0,
-            nodes: Vec::new(),
-            stack: Vec::new(),
-            marks: Vec::new(),
-            memo: HashMap::new(),
-        };
+        let mut machine = Machine::new(&pickle);
         let top = machine.run().unwrap();
         assert!(matches!(machine.nodes[top], Node::Int(found) if found == number), "{number}");
     }

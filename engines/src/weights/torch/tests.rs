@@ -9,18 +9,23 @@ struct Zip {
     bytes: Vec<u8>,
     directory: Vec<u8>,
     count: u16,
+    /// Whether sizes and places are written in the directory as those of large files are, in 64 bits.
+    wide: bool,
 }
 
 impl Zip {
     fn put(mut self, name: &str, data: &[u8]) -> Zip {
         let (size, at) = ((data.len() as u32).to_le_bytes(), (self.bytes.len() as u32).to_le_bytes());
-        let name_size = (name.len() as u16).to_le_bytes();
-        // Version, flags, method, time, date, checksum, sizes, lengths.
-        let common: Vec<u8> =
-            [&[20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0][..], &size, &size, &name_size, &[0, 0]].concat();
-        self.bytes.extend([MAGIC, &common, name.as_bytes(), data].concat());
-        let places = [&[0; 10][..], &at].concat();
-        self.directory.extend([b"PK\x01\x02\x14\x00", &common[..], &places, name.as_bytes()].concat());
+        // Version, flags, method, time, date, checksum, sizes, lengths of the name and of what follows it.
+        let common = |size: [u8; 4], extra: u16| {
+            let name_size = (name.len() as u16).to_le_bytes();
+            [&[20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0][..], &size, &size, &name_size, &extra.to_le_bytes()].concat()
+        };
+        self.bytes.extend([MAGIC, &common(size, 0), name.as_bytes(), data].concat());
+        let long = [&[1, 0, 24, 0][..], &size, &[0; 4], &size, &[0; 4], &at, &[0; 4]].concat();
+        let (size, at, extra) = if self.wide { ([0xFF; 4], [0xFF; 4], &long[..]) } else { (size, at, &[][..]) };
+        let head = [b"PK\x01\x02\x14\x00", &common(size, extra.len() as u16)[..], &[0; 10], &at].concat();
+        self.directory.extend([&head, name.as_bytes(), extra].concat());
         self.count += 1;
         self
     }
@@ -68,6 +73,13 @@ fn numbers_come_out_in_the_order_of_their_indices() {
     // 0.0f32 and 1.0f32 as pairs of bf16.
     let torch = open(&one("BFloat16", 12, 0, &[4], &[1])).unwrap();
     assert_eq!(torch.vector("a", 4).unwrap(), [0.0, 0.0, 0.0, 1.0]);
+}
+
+#[test]
+fn archives_with_sizes_of_64_bits_are_read() {
+    let pickle = Writer::new().raw(b"}").text("a").tensor("Float", "0", 1, 0, &[1], &[1]).raw(b"s.").0;
+    let zip = Zip { wide: true, ..Zip::default() }.put("m/data.pkl", &pickle).put("m/data/0", &2.5f32.to_le_bytes());
+    assert_eq!(open(&zip.end()).unwrap().vector("a", 1).unwrap(), [2.5]);
 }
 
 #[test]
