@@ -92,7 +92,7 @@ impl Golden {
         self.name == "llama_plain_f32" || RECURRENT.contains(&self.name)
     }
 
-    /// How many of the first blocks are a function of their input alone: in RWKV-7, later ones need the first one's values.
+    /// How many of the first blocks are a function of their input alone: later ones of RWKV-7 need the first one's values.
     pub fn blocks_alone(&self) -> usize {
         if self.name.contains("rwkv7") || self.name.contains("rwkv_7") { 1 } else { self.hidden().len() - 1 }
     }
@@ -118,7 +118,8 @@ impl Golden {
     }
 
     /// `main.hidden.00` (the embedding output), then one a block; where upstream does not show them, those of the golden
-    /// files' own f64 run. RWKV's embedding output is that of `ln0`, although transformers counts `ln0` to the first block.
+    /// files' own f64 run. RWKV's embedding output is that of `ln0`, although transformers counts `ln0` to the first
+    /// block.
     pub fn hidden(&self) -> Vec<Array2<f64>> {
         let own = self.tensors.get("main.hidden.00").is_none();
         let kind = if own { "hidden_own_f64" } else { "hidden" };

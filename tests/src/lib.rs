@@ -1,7 +1,8 @@
 //! Promises that cross crates, and what they are held to.
 //!
 //! * [`mod@reference`] is a plain f64 forward pass of every transformer that the engines run, and of Mamba-1 and 2 and
-//!   RWKV-4 to 7: slow, obvious, with its own reading of the files. It is the oracle where no golden file exists, and is itself held to the golden files.
+//!   RWKV-4 to 7: slow, obvious, with its own reading of the files. It is the oracle where no golden file exists, and is
+//!   itself held to the golden files.
 //! * [`parity`] holds the pass marks, and why they are what they are.
 //! * [`recipe`] writes small random models in every published form, so that promises need no download.
 //! * [`recurrent_recipe`] does the same for recurrent models.

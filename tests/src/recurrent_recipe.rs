@@ -28,6 +28,9 @@ pub enum Kind {
     Rwkv7,
 }
 
+/// Those that engines run: a kind here holds its engine to everything that every model keeps, on this module's recipes.
+pub const ENGINES: &[Kind] = &[];
+
 /// What to write.
 #[derive(Clone, Debug)]
 pub struct RecurrentRecipe {
@@ -51,6 +54,8 @@ pub struct RecurrentRecipe {
     pub states: usize,
     /// G of Mamba-2.
     pub groups: usize,
+    /// The least and the largest step of Mamba-2; unbounded where there is none.
+    pub limits: Option<(f64, f64)>,
     /// K, taps of Mamba's convolution.
     pub taps: usize,
     /// R of Mamba's step size; RWKV-6 and 7 use it, and other ones close to it, for all products of low rank.
@@ -72,6 +77,7 @@ const BASE: RecurrentRecipe = RecurrentRecipe {
     head_width: 16,
     states: 16,
     groups: 1,
+    limits: None,
     taps: 4,
     rank: 5,
     tied: true,
@@ -96,7 +102,7 @@ pub const RECURRENT_RECIPES: &[RecurrentRecipe] = &[
     RecurrentRecipe { name: "mamba f32, one layer, two taps", width: 33, inner: 66, layers: 1, taps: 2, ..BASE },
     RecurrentRecipe { name: "mamba2 f32", kind: Kind::Mamba2, ..BASE },
     RecurrentRecipe {
-        name: "mamba2 bf16, three groups, odd widths, three taps, untied, biases",
+        name: "mamba2 bf16, three groups, odd widths, limited steps, three taps, untied, biases",
         kind: Kind::Mamba2,
         store: Dtype::BF16,
         width: 37,
@@ -104,6 +110,7 @@ pub const RECURRENT_RECIPES: &[RecurrentRecipe] = &[
         head_width: 11,
         states: 13,
         groups: 3,
+        limits: Some((0.08, 0.4)),
         taps: 3,
         tied: false,
         bias: true,
@@ -229,6 +236,16 @@ impl Writer<'_> {
 }
 
 impl RecurrentRecipe {
+    /// The recipes that engines run.
+    pub fn with_engines() -> impl Iterator<Item = &'static RecurrentRecipe> {
+        RECURRENT_RECIPES.iter().filter(|recipe| ENGINES.contains(&recipe.kind))
+    }
+
+    /// How many of the first blocks are a function of their input alone: later ones of RWKV-7 need the first one's values.
+    pub fn blocks_alone(&self) -> usize {
+        if self.kind == Kind::Rwkv7 { 1 } else { self.layers }
+    }
+
     /// Writes the weights, and `config.json` where the form has one, and returns both.
     ///
     /// # Panics
@@ -272,7 +289,11 @@ impl RecurrentRecipe {
                 "head_dim": self.head_width,
                 "n_groups": self.groups,
                 "chunk_size": 16,
-                "time_step_limit": [0.0, { "__float__": "Infinity" }],
+                "time_step_limit": match self.limits {
+                    Some((least, largest)) => json!([least, largest]),
+                    // Infinity is not a number in JSON.
+                    None => json!([0.0, { "__float__": "Infinity" }]),
+                },
             }),
             Kind::Rwkv4HuggingFace => json!({
                 "architectures": ["RwkvForCausalLM"],
@@ -329,7 +350,7 @@ impl RecurrentRecipe {
                 Kind::Mamba => (2 * e, e),
                 _ => (2 * e + 2 * self.groups * n + heads, e + 2 * self.groups * n),
             };
-            w.matrix(&mixer("in_proj.weight"), rows, d, 1.5);
+            w.matrix(&mixer("in_proj.weight"), rows, d, 1.0);
             w.matrix(&mixer("out_proj.weight"), d, e, 1.0);
             if self.bias {
                 w.put(&mixer("in_proj.bias"), &[rows], Normal(0.0, 0.2));
@@ -340,7 +361,7 @@ impl RecurrentRecipe {
             // Steps of about 0.05 to 0.5.
             let step = Uniform(-3.0, -0.5);
             if self.kind == Kind::Mamba {
-                w.matrix(&mixer("x_proj.weight"), self.rank + 2 * n, e, 2.0);
+                w.matrix(&mixer("x_proj.weight"), self.rank + 2 * n, e, 1.5);
                 w.matrix(&mixer("dt_proj.weight"), e, self.rank, 0.5);
                 w.put(&mixer("dt_proj.bias"), &[e], step);
                 w.put(&mixer("A_log"), &[e, n], Draw::Logarithms);

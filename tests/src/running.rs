@@ -1,6 +1,6 @@
 //! Engines as promises run them.
 
-use crate::golden::rows;
+use crate::golden::{Golden, rows};
 use engines::{CacheFormat, Cpu, Error, Loaded, Logits, Model, Packing, Segment, Settings, Spec, Token, Want};
 use kernels::Isa;
 use ndarray::Array2;
@@ -38,6 +38,14 @@ pub fn load(folder: &Path) -> Result<Loaded, Error> {
 /// If the engine refuses it.
 pub fn open(folder: &Path) -> Arc<dyn Model> {
     load(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display())).model
+}
+
+/// Loads a golden model.
+///
+/// # Panics
+/// If the engine refuses it.
+pub fn open_golden(golden: &Golden) -> Arc<dyn Model> {
+    open(&golden.folder)
 }
 
 /// Logits of every token of a fresh sequence, read in one call.

@@ -113,6 +113,46 @@ pub fn blocks<S: Subject + ?Sized>(golden: &Golden, subject: &S) -> Result<Vec<(
     (0..golden.blocks_alone()).map(block).collect()
 }
 
+/// A recurrent model against its oracle where no golden file exists: each of the first `alone` blocks on the oracle's inputs,
+/// hidden states, and logits of all tokens in one call and one by one. Gives the largest difference of blocks and of logits.
+///
+/// # Errors
+/// The first that is above its mark.
+pub fn oracle<S: Subject + ?Sized>(
+    oracle: &dyn Oracle,
+    subject: &S,
+    tokens: &[Token],
+    alone: usize,
+) -> Result<(f64, f64), String> {
+    let pass = oracle.run(tokens).pass;
+    let mut block = 0.0f64;
+    for index in 0..alone {
+        // Both read the very same f32 numbers.
+        let input = pass.hidden[index].mapv(|x| f64::from(x as f32));
+        let expected = oracle.block(index, &input);
+        let (_, worst) = parity::block_distance(&input, &subject.block(index, &input), &expected);
+        if worst > parity::RECURRENT_BLOCK {
+            return Err(format!("block {index}: a difference of {worst:.2e} of the block's change"));
+        }
+        block = block.max(worst);
+    }
+    let (hidden, logits) = subject.trace(tokens);
+    if hidden.len() != pass.hidden.len() {
+        return Err(format!("{} hidden states, not {}", hidden.len(), pass.hidden.len()));
+    }
+    for (index, (found, expected)) in hidden.iter().zip(&pass.hidden).enumerate() {
+        let difference = largest_difference(found, expected);
+        if difference > parity::FLOAT * parity::deviation(expected).max(1.0) {
+            return Err(format!("hidden state {index} differs by {difference:.2e}"));
+        }
+    }
+    let mut logit = parity::float_logits(&logits, &pass.logits)?;
+    for (form, found) in [("in one call", subject.whole(tokens)), ("one by one", subject.steps(tokens))] {
+        logit = logit.max(parity::float_logits(&found, &pass.logits).map_err(|e| format!("{form}: {e}"))?);
+    }
+    Ok((block, logit))
+}
+
 /// Logits and hidden states of the golden prompt: the largest difference of each.
 ///
 /// # Errors

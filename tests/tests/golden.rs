@@ -8,7 +8,7 @@ use promises::external::report;
 use promises::golden::{Golden, largest_difference};
 use promises::parity::{CLEAN, binomial_tail};
 use promises::reference::Reference;
-use promises::running::{bits, logits, logits_stepwise, open, plain, wide};
+use promises::running::{bits, logits, logits_stepwise, open_golden, plain, wide};
 use promises::upstream;
 use serde_json::Value;
 
@@ -16,7 +16,7 @@ use serde_json::Value;
 fn each_block_gives_the_golden_hidden_states() {
     let promise = "each_block_gives_the_golden_hidden_states";
     for golden in Golden::all(promise) {
-        let model = open(&golden.folder);
+        let model = open_golden(&golden);
         assert_eq!(golden.hidden().len(), model.facts().layers + 1, "{}: hidden states", golden.name);
         let blocks = upstream::blocks(&golden, &*model).unwrap_or_else(|e| panic!("{}: {e}", golden.name));
         for (index, (share, worst)) in blocks.into_iter().enumerate() {
@@ -32,7 +32,7 @@ fn logits_and_hidden_states_are_the_golden_ones() {
     let (mut fixtures, mut clean) = (0, 0);
     for golden in Golden::all(promise) {
         let (logits, hidden) =
-            upstream::trace(&golden, &*open(&golden.folder)).unwrap_or_else(|e| panic!("{}: {e}", golden.name));
+            upstream::trace(&golden, &*open_golden(&golden)).unwrap_or_else(|e| panic!("{}: {e}", golden.name));
         fixtures += 1;
         clean += usize::from(logits < CLEAN);
         report(promise, &format!("{}: logits {logits:.1e}, hidden states {hidden:.1e}", golden.name));
@@ -45,7 +45,7 @@ fn unselected_golden_prompts_stay_within_what_changed_codes_can_do() {
     let promise = "unselected_golden_prompts_stay_within_what_changed_codes_can_do";
     for golden in Golden::all(promise) {
         let differences =
-            upstream::prompts(&golden, &*open(&golden.folder)).unwrap_or_else(|e| panic!("{}: {e}", golden.name));
+            upstream::prompts(&golden, &*open_golden(&golden)).unwrap_or_else(|e| panic!("{}: {e}", golden.name));
         let differences = differences.map(|difference| format!("{difference:.1e}")).join(", ");
         report(promise, &format!("{}: {differences} for p1 to p4", golden.name));
     }
@@ -56,7 +56,7 @@ fn greedy_decoding_continues_as_upstream_does() {
     let promise = "greedy_decoding_continues_as_upstream_does";
     for golden in Golden::all(promise) {
         let (equal, logits) =
-            upstream::greedy(&golden, &*open(&golden.folder)).unwrap_or_else(|e| panic!("{}: {e}", golden.name));
+            upstream::greedy(&golden, &*open_golden(&golden)).unwrap_or_else(|e| panic!("{}: {e}", golden.name));
         let count = golden.tokens("main.greedy_ids").len();
         report(promise, &format!("{}: {equal} of {count} tokens equal, greedy logits {logits:.1e}", golden.name));
     }
@@ -65,7 +65,7 @@ fn greedy_decoding_continues_as_upstream_does() {
 #[test]
 fn one_token_at_a_time_gives_the_bits_of_the_whole_sequence() {
     for golden in Golden::all("one_token_at_a_time_gives_the_bits_of_the_whole_sequence") {
-        let model = open(&golden.folder);
+        let model = open_golden(&golden);
         let tokens = golden.tokens("p3.input_ids");
         let (whole, steps) = (logits(&*model, &tokens), logits_stepwise(&*model, &tokens));
         assert!(bits(whole.as_slice()) == bits(steps.as_slice()), "{}", golden.name);
@@ -105,7 +105,7 @@ fn unselected_prompts_are_as_often_free_of_changed_codes_as_published() {
     let mut totals = vec![0; UNSELECTED.len()];
     let quantised: Vec<Golden> = Golden::all(promise).into_iter().filter(|golden| !golden.is_float()).collect();
     for golden in &quantised {
-        let (model, reference) = (open(&golden.folder), Reference::open(&golden.folder));
+        let (model, reference) = (open_golden(golden), Reference::open(&golden.folder));
         let found = |tokens: &[Token]| wide(&logits(&*model, tokens));
         let (counts, verdict) = clean_prompts(model.vocab(), found, |tokens| reference.run(tokens).logits);
         let shares: Vec<String> = UNSELECTED

@@ -4,11 +4,12 @@ use kernels::Rng;
 use ndarray::ArrayD;
 use promises::external::{fixtures, or_skip, report};
 use promises::golden::{Golden, argmax, largest_difference};
-use promises::parity::deviation;
+use promises::parity::{FLOAT, deviation};
 use promises::recurrent_recipe::{RECURRENT_RECIPES, RecurrentRecipe};
 use promises::reference::{self, GROUP_NORM_EPS, Oracle};
 use promises::tensors::{Tensor, Tensors};
 use promises::upstream;
+use safetensors::Dtype;
 
 /// The largest difference of a state from a golden one of the same shape.
 fn state_difference(name: &str, found: &ArrayD<f64>, golden: &Tensor) -> f64 {
@@ -130,6 +131,65 @@ fn random_recurrent_models_spread_their_logits_and_remember() {
         assert!((0.8..4.0).contains(&spread), "{}: logits spread by {spread:.2}", recipe.name);
         assert!(largest.is_finite() && largest < 1e3, "{}: states up to {largest:.1e}", recipe.name);
         assert!(moved(16) > 1e-2, "{}: a token eight back moves logits by only {:.1e}", recipe.name, moved(16));
+    }
+}
+
+#[test]
+fn every_tensor_of_a_random_recurrent_model_matters_and_a_small_error_in_it_is_found() {
+    let promise = "every_tensor_of_a_random_recurrent_model_matters_and_a_small_error_in_it_is_found";
+    let mut least = (f64::INFINITY, String::new());
+    for recipe in RECURRENT_RECIPES {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let (_, mut tensors) = recipe.write(folder.path(), 7);
+        let oracle = reference::open(folder.path(), GROUP_NORM_EPS);
+        let mut rng = Rng::new(6);
+        let tokens: Vec<u32> = (0..12).map(|_| rng.below(recipe.vocab) as u32).collect();
+        let right = upstream::oracle(&*oracle, &*oracle, &tokens, recipe.blocks_alone());
+        assert_eq!(right, Ok((0.0, 0.0)), "{}: against itself", recipe.name);
+        let names: Vec<String> = tensors.names().map(str::to_string).collect();
+        for name in names {
+            let good = tensors.tensor(&name).clone();
+            // Every second number: a norm would take the same error in all of them back.
+            let spoil = |(i, x): (usize, f32)| if i % 2 == 0 { x * 1.03 + 0.01 } else { x };
+            let off: Vec<f32> = good.f32s().into_iter().enumerate().map(spoil).collect();
+            tensors.insert(&name, Tensor::store(&off, good.shape.clone(), good.dtype));
+            tensors.save(&folder.path().join("model.safetensors"));
+            let wrong = reference::open(folder.path(), GROUP_NORM_EPS);
+            let found = upstream::oracle(&*oracle, &*wrong, &tokens, recipe.blocks_alone());
+            assert!(found.is_err(), "{}: an error of 3 % in {name} is not found: {found:?}", recipe.name);
+            let moved = largest_difference(&wrong.run(&tokens).pass.logits, &oracle.run(&tokens).pass.logits);
+            if moved < least.0 {
+                least = (moved, format!("{name} of {}", recipe.name));
+            }
+            tensors.insert(&name, good);
+        }
+    }
+    report(promise, &format!("the least: {} moves logits by {:.1e}", least.1, least.0));
+    assert!(least.0 > FLOAT, "{} moves logits by only {:.1e}", least.1, least.0);
+}
+
+#[test]
+fn a_change_of_the_last_bit_of_every_weight_stays_within_the_marks() {
+    let promise = "a_change_of_the_last_bit_of_every_weight_stays_within_the_marks";
+    for (recipe, seed) in RECURRENT_RECIPES.iter().flat_map(|recipe| [(recipe, 1), (recipe, 2), (recipe, 3)]) {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let (_, mut tensors) = recipe.write(folder.path(), seed);
+        let oracle = reference::open(folder.path(), GROUP_NORM_EPS);
+        let mut rng = Rng::new(seed);
+        let tokens: Vec<u32> = (0..29).map(|_| rng.below(recipe.vocab) as u32).collect();
+        let names: Vec<String> = tensors.names().map(str::to_string).collect();
+        for name in names {
+            let good = tensors.tensor(&name);
+            let mut next = |x: f32| if rng.below(2) == 0 { x.next_up() } else { x.next_down() };
+            let off: Vec<f32> = good.f32s().into_iter().map(&mut next).collect();
+            let off = Tensor::store(&off, good.shape.clone(), Dtype::F32);
+            tensors.insert(&name, off);
+        }
+        tensors.save(&folder.path().join("model.safetensors"));
+        let rounded = reference::open(folder.path(), GROUP_NORM_EPS);
+        let (block, logits) = upstream::oracle(&*oracle, &*rounded, &tokens, recipe.blocks_alone())
+            .unwrap_or_else(|e| panic!("{} ({seed}): {e}", recipe.name));
+        report(promise, &format!("{} ({seed}): blocks {block:.1e}, logits {logits:.1e}", recipe.name));
     }
 }
 

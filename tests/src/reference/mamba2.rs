@@ -12,7 +12,9 @@
 //! x           += W_out rms_groups(y silu(z))    the norm over each E / G channels, after the gate
 //! ```
 //!
-//! Source: Transformers are SSMs, arXiv 2405.21060, sections 5 to 7.
+//! Source: Transformers are SSMs, arXiv 2405.21060, sections 5 to 7. With several groups, programs differ: this follows the
+//! authors' program; the plain path of transformers norms all E channels at once, whatever G. Of one group all say the
+//! same, and golden files have one.
 
 use super::mamba::{Convolution, Frame, Memory, linear, norm, states};
 use super::recurrent::{Part, Recurrent, layers, silu, softplus};

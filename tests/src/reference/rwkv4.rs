@@ -14,6 +14,9 @@
 //! aa and bb are the sums that the mean is made of, both over e^pp, so that nothing overflows. Both naming schemes are
 //! read: BlinkDL's and that of transformers.
 //!
+//! Not done: transformers halves x after every sixth layer, and the weights with it, which only the epsilon of norms sees
+//! (about 5e-5 of a logit).
+//!
 //! Source: RWKV, arXiv 2305.13048, equations 16 to 18, and appendix D for the form that cannot overflow.
 
 use super::recurrent::{Part, sigmoid};
