@@ -40,12 +40,20 @@ pub fn open(folder: &Path) -> Arc<dyn Model> {
     load(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display())).model
 }
 
+/// Loads a golden model with its tokenizer.
+///
+/// # Panics
+/// If the engine refuses it.
+pub fn load_golden(golden: &Golden) -> Loaded {
+    load(&golden.folder).unwrap_or_else(|error| panic!("{}: {error}", golden.name))
+}
+
 /// Loads a golden model.
 ///
 /// # Panics
 /// If the engine refuses it.
 pub fn open_golden(golden: &Golden) -> Arc<dyn Model> {
-    open(&golden.folder)
+    load_golden(golden).model
 }
 
 /// Logits of every token of a fresh sequence, read in one call.

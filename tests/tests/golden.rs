@@ -1,14 +1,14 @@
 //! Engines against what upstream computed from the same files: block by block, end to end, token by token, and on
 //! prompts that nobody selected. Pass marks are in [`promises::parity`].
 
-use engines::{Spec, Token};
+use engines::Token;
 use kernels::Rng;
 use ndarray::Array2;
 use promises::external::report;
 use promises::golden::{Golden, largest_difference};
 use promises::parity::{CLEAN, binomial_tail};
 use promises::reference::Reference;
-use promises::running::{bits, logits, logits_stepwise, open_golden, plain, wide};
+use promises::running::{bits, load_golden, logits, logits_stepwise, open_golden, wide};
 use promises::upstream;
 use serde_json::Value;
 
@@ -148,8 +148,7 @@ fn tokenizers_encode_and_decode_the_golden_texts() {
         if !golden.folder.join("tokenizer_golden.json").is_file() {
             continue;
         }
-        let loaded = engines::load(&Spec::Folder(golden.folder.clone()), &plain(), &|_, _| {}).expect("a model");
-        let tokenizer = loaded.tokenizer.expect("the folder has a tokenizer");
+        let tokenizer = load_golden(&golden).tokenizer.expect("the folder has a tokenizer");
         let text = std::fs::read_to_string(golden.folder.join("tokenizer_golden.json")).expect("golden texts");
         let cases: Vec<Value> = serde_json::from_str(&text).expect("JSON");
         for case in &cases {

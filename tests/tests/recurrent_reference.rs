@@ -28,7 +28,12 @@ fn the_recurrent_references_give_the_golden_f64_logits() {
         let upstream = largest_difference(&run.pass.logits, &golden.matrix("main.logits"));
         report(promise, &format!("{}: {difference:.1e}; upstream f32 is {upstream:.1e} away", golden.name));
         // Two f64 programs that add in another order.
-        assert!(difference < 1e-12, "{}: {difference:.2e} from the golden f64 logits", golden.name);
+        let most = "1.7e-14 at most when this was written";
+        assert!(difference < 1e-12, "{}: {difference:.2e} from the golden f64 logits; {most}", golden.name);
+        if golden.tensors.get("main.final_norm").is_some() {
+            let difference = largest_difference(&run.pass.normed, &golden.matrix("main.final_norm"));
+            assert!(difference < 2e-5, "{}: {difference:.2e} from the golden final norm", golden.name);
+        }
     }
 }
 
@@ -45,7 +50,8 @@ fn the_recurrent_references_remember_what_upstream_does() {
             let (_, theirs) = expected.remove(index.unwrap_or_else(|| panic!("{}: no golden {name}", golden.name)));
             let difference = state_difference(name, state, theirs);
             worst = worst.max(difference);
-            assert!(difference < 2e-5, "{}: {name} is {difference:.2e} away", golden.name);
+            let most = "1.1e-5 at most when this was written, of upstream's f32";
+            assert!(difference < 2e-5, "{}: {name} is {difference:.2e} away; {most}", golden.name);
         }
         report(promise, &format!("{}: states {worst:.1e}", golden.name));
     }
@@ -67,10 +73,13 @@ fn the_recurrent_references_keep_the_marks_that_engines_must_keep() {
         let (blocks, (logits, hidden), prompts, (equal, greedy)) =
             figures().unwrap_or_else(|e: String| panic!("{}: {e}", golden.name));
         let block = blocks.iter().fold(0.0f64, |max, (_, worst)| max.max(*worst));
-        let prompts = prompts.map(|p| format!("{p:.1e}")).join(", ");
-        let figures = format!("blocks {block:.1e}, logits {logits:.1e}, hidden states {hidden:.1e}, prompts {prompts}");
+        let each = prompts.map(|p| format!("{p:.1e}")).join(", ");
+        let figures = format!("blocks {block:.1e}, logits {logits:.1e}, hidden states {hidden:.1e}, prompts {each}");
         report(promise, &format!("{}: {figures}, {equal} greedy tokens, their logits {greedy:.1e}", golden.name));
-        assert!(hidden < 1e-4, "{}: hidden states {hidden:.2e}", golden.name);
+        // The marks themselves are wider: they leave room for another program's f32, this is upstream's alone.
+        let most = "4.4e-6 and 2.3e-5 at most when this was written";
+        let all = prompts.into_iter().chain([logits, greedy]).fold(0.0, f64::max);
+        assert!(hidden < 1e-5 && all < 5e-5, "{}: hidden {hidden:.2e}, logits {all:.2e}; {most}", golden.name);
     }
 }
 
@@ -90,7 +99,8 @@ fn the_tiny_rwkv_models_give_their_published_logits() {
         };
         let difference = distance(if old { 1e-5 } else { GROUP_NORM_EPS });
         report(promise, &format!("{name}: {difference:.1e}"));
-        assert!(difference < 1e-5, "{name}: {difference:.2e} from the published logits");
+        let most = "3.1e-6 at most when this was written";
+        assert!(difference < 1e-5, "{name}: {difference:.2e} from the published logits; {most}");
         if old {
             let wrong = distance(GROUP_NORM_EPS);
             report(promise, &format!("{name}: {wrong:.1e} with the usual epsilon"));
