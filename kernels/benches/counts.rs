@@ -67,11 +67,18 @@ count! {
     norm_rms = "norm/rms";
     norm_rms_quantise = "norm/rms_quantise";
     norm_layer = "norm/layer";
+    norm_group = "norm/group";
+    norm_unit = "norm/unit";
     attention_f32 = "attention/f32";
     attention_bf16 = "attention/bf16";
     attention_int8 = "attention/int8";
     attention_causal_f32 = "attention/causal/f32";
     attention_causal_bf16 = "attention/causal/bf16";
+    shift = "mix/shift";
+    shift_own = "mix/shift_own";
+    wkv4 = "wkv/wkv4";
+    wkv6 = "wkv/wkv6";
+    wkv7 = "wkv/wkv7";
     rope_half_split = "rope/half_split";
     rope_interleaved = "rope/interleaved";
     sigmoid = "activation/sigmoid";
@@ -79,6 +86,8 @@ count! {
     gelu_tanh = "activation/gelu_tanh";
     gelu_erf = "activation/gelu_erf";
     squared_relu = "activation/squared_relu";
+    exp_decay = "activation/exp_decay";
+    sigmoid_decay = "activation/sigmoid_decay";
     swiglu = "activation/swiglu";
     squared_relu_glu = "activation/squared_relu_glu";
     softmax = "softmax";

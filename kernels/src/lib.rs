@@ -29,6 +29,7 @@ mod lanes;
 mod lines;
 mod math;
 pub mod memory;
+pub mod mix;
 pub mod norm;
 mod pages;
 pub mod probe;
@@ -45,6 +46,7 @@ pub mod top_k;
 pub mod transpose;
 #[cfg(target_arch = "x86_64")]
 mod widen;
+pub mod wkv;
 
 pub use element::{CacheElement, Element};
 pub use isa::{ENVIRONMENT as ISA_ENVIRONMENT, Isa, IsaError};

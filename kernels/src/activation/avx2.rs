@@ -1,8 +1,8 @@
 //! Eight at a time.
 
-use super::scalar::{CUBIC, FLOOR, TWO_SQRT_TWO_OVER_PI};
+use super::scalar::{CUBIC, FASTEST, FLOOR, TWO_SQRT_TWO_OVER_PI};
 use crate::lanes::x86::{map_avx2, zip_avx2};
-use crate::math::avx2::{normal_cdf, sigmoid as logistic};
+use crate::math::avx2::{exp, normal_cdf, sigmoid as logistic};
 use std::arch::x86_64::*;
 
 #[inline]
@@ -54,6 +54,16 @@ pub(crate) fn gelu_erf(x: &mut [f32]) {
 #[target_feature(enable = "avx2,fma")]
 pub(crate) fn squared_relu(x: &mut [f32]) {
     map_avx2(x, |x| squared_relu8(x));
+}
+
+#[target_feature(enable = "avx2,fma")]
+pub(crate) fn exp_decay(x: &mut [f32]) {
+    map_avx2(x, |x| exp(_mm256_xor_ps(exp(x), _mm256_set1_ps(-0.0))));
+}
+
+#[target_feature(enable = "avx2,fma")]
+pub(crate) fn sigmoid_decay(x: &mut [f32]) {
+    map_avx2(x, |x| exp(_mm256_mul_ps(logistic(x), _mm256_set1_ps(-FASTEST))));
 }
 
 #[target_feature(enable = "avx2,fma")]

@@ -9,6 +9,8 @@
 //! | `gelu_tanh` | x/2 · (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))) | Hendrycks and Gimpel, arXiv 1606.08415 |
 //! | `gelu_erf` | x/2 · (1 + erf(x / sqrt 2)) | the same |
 //! | `squared_relu` | max(x, 0)^2 | So et al., "Primer", arXiv 2109.08668 |
+//! | `exp_decay` | exp(-exp(x)) | decay of RWKV-5 and 6: Peng et al., arXiv 2404.05892 |
+//! | `sigmoid_decay` | exp(-0.606531 sigmoid(x)) | decay of RWKV-7: Peng et al., arXiv 2503.14456 |
 //! | `swiglu` | gate = silu(gate) · up | Shazeer, arXiv 2002.05202 |
 //! | `squared_relu_glu` | gate = max(gate, 0)^2 · up | BitNet b1.58 2B4T, arXiv 2504.12285 |
 //!
@@ -54,6 +56,10 @@ pub enum Activation {
     GeluErf,
     /// max(x, 0)^2.
     SquaredRelu,
+    /// exp(-exp(x)): the decay of RWKV-5 and 6.
+    ExpDecay,
+    /// exp(-0.606531 sigmoid(x)): the decay of RWKV-7.
+    SigmoidDecay,
 }
 
 /// Which gate.
@@ -74,6 +80,8 @@ impl Kernels {
             Activation::GeluTanh => self.gelu_tanh,
             Activation::GeluErf => self.gelu_erf,
             Activation::SquaredRelu => self.squared_relu,
+            Activation::ExpDecay => self.exp_decay,
+            Activation::SigmoidDecay => self.sigmoid_decay,
         };
         // SAFETY: this table exists only if the CPU has the variant's features.
         unsafe { variant(x) }
