@@ -9,8 +9,7 @@ pub(crate) const FLOOR: f32 = -128.0;
 pub(crate) const TWO_SQRT_TWO_OVER_PI: f32 = 1.595_769;
 /// The weight of the cubic term in the tanh form of GELU.
 pub(crate) const CUBIC: f32 = 0.044_715;
-/// The fastest decay of RWKV-7 is e to minus this, which is e^-0.5 in six digits: the number that its models were trained
-/// with.
+/// The fastest decay of RWKV-7 is e to minus this, which is e^-0.5 in six digits: its models were trained with them.
 pub(crate) const FASTEST: f32 = 0.606_531;
 
 /// x times a gate in 0..=1 that is 0 from `FLOOR` down.

@@ -1,7 +1,7 @@
 //! Token shift: each token's row moved towards the row before it, channel by channel, several ways at once.
 //!
-//! **Computes** for each of F mixes `out_f = fma(p - h, m_f, h)`, where p is the row before h. The mix is one row for all
-//! tokens (RWKV-4, 5 and 7) or a row of the token's own (RWKV-6): `m = base_f + own_f`.
+//! **Computes** for each of F mixes `out_f = fma(p - h, m_f, h)`, where p is the row before h. The mix is one row for
+//! all tokens (RWKV-4, 5 and 7) or a row of the token's own (RWKV-6): `m = base_f + own_f`.
 //!
 //! **Shapes** h `[T, W]`, the row before the first `[W]`, mixes `[F, W]` and own mixes `[F, T, W]`, out `[F, T, W]`.
 //!
@@ -48,8 +48,8 @@ pub(crate) type Variant = unsafe fn(&[f32], &[f32], &[f32], &mut [f32]);
 pub(crate) type OwnVariant = unsafe fn(&[f32], &[f32], &[f32], &[f32], &mut [f32]);
 
 impl Kernels {
-    /// Mixes each row of `h` `[T, W]` with the one before it, the first with `before` `[W]`, into `out` `[F, T, W]`. See
-    /// [`crate::mix::shift`].
+    /// Mixes each row of `h` `[T, W]` with the one before it, the first with `before` `[W]`, into `out` `[F, T, W]`.
+    /// See [`crate::mix::shift`].
     ///
     /// # Panics
     /// If shapes disagree or W is 0.

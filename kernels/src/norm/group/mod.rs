@@ -1,14 +1,14 @@
 //! Group norm: LayerNorm of each head apart.
 //!
-//! **Computes** for each token and each group of N numbers what [`crate::norm::layer`] computes, with the group's own slice
-//! of gain and bias.
+//! **Computes** for each token and each group of N numbers what [`crate::norm::layer`] computes, with the group's own
+//! slice of gain and bias.
 //!
 //! **Shapes** x and out `[T, H, N]`, gain and bias `[H, N]`.
 //!
 //! **Numbers**, **Exactness** those of [`crate::norm::layer`]: the sixteen-lane rule within a group.
 //!
-//! **Cost** 8·T·H·N bytes beside gain and bias; 7·T·H·N operations. A group of 64 is so short that the latency of its two
-//! folds, root and division counts; groups overlap.
+//! **Cost** 8·T·H·N bytes beside gain and bias; 7·T·H·N operations. A group of 64 is so short that the latency of its
+//! two folds, root and division counts; groups overlap.
 //!
 //! **Source** Wu and He, "Group Normalization" (arXiv 1803.08494), eq. 2, over a position's own channels.
 //!
@@ -18,8 +18,8 @@ use crate::probe::{Op, Shape, Work};
 use crate::{Kernels, Rng};
 
 impl Kernels {
-    /// Normalises each group of `width` numbers of each row of `x` `[T, H, N]` into `out`; `gain` and `bias` `[H, N]`. See
-    /// [`crate::norm::group`].
+    /// Normalises each group of `width` numbers of each row of `x` `[T, H, N]` into `out`; `gain` and `bias` `[H, N]`.
+    /// See [`crate::norm::group`].
     ///
     /// # Panics
     /// If shapes disagree or N, H or both are 0.

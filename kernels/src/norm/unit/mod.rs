@@ -4,15 +4,15 @@
 //!
 //! **Shapes** x `[R, N]`.
 //!
-//! **Numbers** f32; where the sum of squares overflows (|x| near 1.8e19) the row is computed again from x · 2^-80, so every
-//! finite row has a finite result.
+//! **Numbers** f32; where the sum of squares overflows (|x| near 1.8e19) the row is computed again from x · 2^-80, so
+//! every finite row has a finite result.
 //!
 //! **Exactness** the same bits everywhere: the sum keeps the sixteen-lane rule, square root and division are IEEE.
 //!
 //! **Cost** 8·R·N bytes; 3·R·N operations.
 //!
-//! **Source** Peng et al., "RWKV-7 Goose" (arXiv 2503.14456), which normalises the removal key of each head so; the least
-//! divisor is that of PyTorch's `normalize`.
+//! **Source** Peng et al., "RWKV-7 Goose" (arXiv 2503.14456), which normalises the removal key of each head so; the
+//! least divisor is that of PyTorch's `normalize`.
 //!
 //! **Variants** AVX2: eight lanes twice. AVX-512: sixteen lanes in one register, masked tail.
 

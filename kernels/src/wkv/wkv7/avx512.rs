@@ -1,48 +1,30 @@
 //! Vectors of sixteen values past all keys, twice; the tail masked.
 
-use super::Inputs;
+use super::{Inputs, Keys};
 use crate::lanes::LANES;
 use crate::lanes::x86::{load_tail, load16, store_tail, store16};
 use crate::wkv::RowsMut;
 use std::arch::x86_64::*;
 
-/// What one token brings to all keys of a head.
-#[derive(Clone, Copy)]
-struct Keys<'a> {
-    r: &'a [f32],
-    decay: &'a [f32],
-    k: &'a [f32],
-    removal: &'a [f32],
-    rate: &'a [f32],
-}
-
-/// Four numbers of a key in all lanes: r, w, k, kk rate.
-type Key = [__m512; 4];
-
-/// The keys one after the other, each with its row of the state.
-macro_rules! keys {
-    ($x:expr, $state:expr) => {
-        $state
-            .chunks_mut($x.r.len())
-            .zip($x.r.iter().zip($x.decay).zip($x.k).zip($x.removal.iter().zip($x.rate)))
-            .map(|(row, (((r, w), k), (kk, rate)))| (row, [*r, *w, *k, kk * rate].map(|x| _mm512_set1_ps(x))))
-    };
-}
-
-/// The new numbers of the state, where values v lose what is `lost`.
+/// The new numbers of the state: w, k and kk rate of a key, values and what they lose.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,avx2,fma")]
-fn step([_, w, k, kk]: Key, v: __m512, lost: __m512, s: __m512) -> __m512 {
-    _mm512_fmadd_ps(w, s, _mm512_fnmadd_ps(lost, kk, _mm512_mul_ps(v, k)))
+fn step([w, k, kk]: [f32; 3], v: __m512, lost: __m512, s: __m512) -> __m512 {
+    let change = _mm512_fnmadd_ps(lost, _mm512_set1_ps(kk), _mm512_mul_ps(v, _mm512_set1_ps(k)));
+    _mm512_fmadd_ps(_mm512_set1_ps(w), s, change)
 }
 
-/// VECS vectors of values: rows of the state from the first of them on, the result.
-#[inline]
+/// VECS vectors of values from `at` on: the new state and the result.
+// Not inlined, or there are too few general registers for the seven pointers of its loop.
+#[inline(never)]
 #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,avx2,fma")]
-fn values<const VECS: usize>(x: Keys<'_>, v: &[f32], state: &mut [f32], out: &mut [f32]) {
+fn values<const VECS: usize>(x: Keys<'_>, v: &[f32], state: &mut [f32], at: usize, out: &mut [f32]) {
+    let n = v.len();
+    let [r, w, k, kk, rate] = x.rows(n);
+    let state = &mut state[..n * n];
     let mut lost = [_mm512_setzero_ps(); VECS];
-    for (row, kk) in state.chunks(x.removal.len()).zip(x.removal) {
-        let (row, kk) = (&row[..LANES * VECS], _mm512_set1_ps(*kk));
+    for (j, row) in state.chunks_exact(n).enumerate() {
+        let (row, kk) = (&row[at..][..LANES * VECS], _mm512_set1_ps(kk[j]));
         for b in 0..VECS {
             lost[b] = _mm512_fmadd_ps(load16(&row[LANES * b..]), kk, lost[b]);
         }
@@ -50,36 +32,38 @@ fn values<const VECS: usize>(x: Keys<'_>, v: &[f32], state: &mut [f32], out: &mu
     let mut sums = [_mm512_setzero_ps(); VECS];
     let mut v16 = sums;
     for (b, v16) in v16.iter_mut().enumerate() {
-        *v16 = load16(&v[LANES * b..]);
+        *v16 = load16(&v[at + LANES * b..]);
     }
-    for (row, key) in keys!(x, state) {
-        let row = &mut row[..LANES * VECS];
+    for (j, row) in state.chunks_exact_mut(n).enumerate() {
+        let row = &mut row[at..][..LANES * VECS];
+        let key = [w[j], k[j], kk[j] * rate[j]];
         for b in 0..VECS {
             let s = step(key, v16[b], lost[b], load16(&row[LANES * b..]));
             store16(&mut row[LANES * b..], s);
-            sums[b] = _mm512_fmadd_ps(key[0], s, sums[b]);
+            sums[b] = _mm512_fmadd_ps(_mm512_set1_ps(r[j]), s, sums[b]);
         }
     }
     for b in 0..VECS {
-        store16(&mut out[LANES * b..], sums[b]);
+        store16(&mut out[at + LANES * b..], sums[b]);
     }
 }
 
 /// The last fewer than sixteen values.
-#[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,avx2,fma")]
-fn last(x: Keys<'_>, v: &[f32], state: &mut [f32], out: &mut [f32]) {
-    let (len, mut lost) = (v.len(), _mm512_setzero_ps());
-    for (row, kk) in state.chunks(x.removal.len()).zip(x.removal) {
-        lost = _mm512_fmadd_ps(load_tail(&row[..len]), _mm512_set1_ps(*kk), lost);
+fn last(x: Keys<'_>, v: &[f32], state: &mut [f32], at: usize, out: &mut [f32]) {
+    let n = v.len();
+    let [r, w, k, kk, rate] = x.rows(n);
+    let mut lost = _mm512_setzero_ps();
+    for (row, kk) in state.chunks_exact(n).zip(kk) {
+        lost = _mm512_fmadd_ps(load_tail(&row[at..]), _mm512_set1_ps(*kk), lost);
     }
-    let (mut sum, v) = (_mm512_setzero_ps(), load_tail(v));
-    for (row, key) in keys!(x, state) {
-        let s = step(key, v, lost, load_tail(&row[..len]));
-        store_tail(&mut row[..len], s);
-        sum = _mm512_fmadd_ps(key[0], s, sum);
+    let (mut sum, v) = (_mm512_setzero_ps(), load_tail(&v[at..]));
+    for (j, row) in state.chunks_exact_mut(n).enumerate() {
+        let s = step([w[j], k[j], kk[j] * rate[j]], v, lost, load_tail(&row[at..]));
+        store_tail(&mut row[at..], s);
+        sum = _mm512_fmadd_ps(_mm512_set1_ps(r[j]), s, sum);
     }
-    store_tail(out, sum);
+    store_tail(&mut out[at..], sum);
 }
 
 #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,avx2,fma")]
@@ -87,19 +71,18 @@ pub(crate) fn wkv7(x: Inputs<'_>, state: &mut [f32], mut out: RowsMut<'_>) {
     let n = x.width;
     for t in 0..x.tokens {
         let (v, out) = (x.v.row(t, n), out.row(t, n));
-        let [r, decay, k, removal, rate] = [x.r, x.decay, x.k, x.removal, x.rate].map(|rows| rows.row(t, n));
-        let keys = Keys { r, decay, k, removal, rate };
+        let keys = x.keys(t);
         let mut i = 0;
         while i + 4 * LANES <= n {
-            values::<4>(keys, &v[i..], &mut state[i..], &mut out[i..]);
+            values::<4>(keys, v, state, i, out);
             i += 4 * LANES;
         }
         while i + LANES <= n {
-            values::<1>(keys, &v[i..], &mut state[i..], &mut out[i..]);
+            values::<1>(keys, v, state, i, out);
             i += LANES;
         }
         if i < n {
-            last(keys, &v[i..], &mut state[i..], &mut out[i..]);
+            last(keys, v, state, i, out);
         }
     }
 }
