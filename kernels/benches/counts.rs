@@ -79,6 +79,9 @@ count! {
     gelu_tanh = "activation/gelu_tanh";
     gelu_erf = "activation/gelu_erf";
     squared_relu = "activation/squared_relu";
+    exp = "activation/exp";
+    tanh = "activation/tanh";
+    softplus = "activation/softplus";
     swiglu = "activation/swiglu";
     squared_relu_glu = "activation/squared_relu_glu";
     softmax = "softmax";

@@ -1,6 +1,6 @@
 //! The specification.
 
-use crate::math::scalar::{normal_cdf, sigmoid as logistic};
+use crate::math::scalar::{self as math, normal_cdf, sigmoid as logistic};
 
 /// All gates here are exactly 0 below this; an argument is clamped to it before the product, so that minus infinity
 /// gives -0 (the limit) and not infinity times 0.
@@ -16,7 +16,7 @@ fn gated(x: f32, gate: f32) -> f32 {
     (if x < FLOOR { FLOOR } else { x }) * gate
 }
 
-fn silu_one(x: f32) -> f32 {
+pub(crate) fn silu_one(x: f32) -> f32 {
     gated(x, logistic(x))
 }
 
@@ -53,6 +53,18 @@ pub(crate) fn gelu_erf(x: &mut [f32]) {
 
 pub(crate) fn squared_relu(x: &mut [f32]) {
     x.iter_mut().for_each(|x| *x = squared_relu_one(*x));
+}
+
+pub(crate) fn exp(x: &mut [f32]) {
+    x.iter_mut().for_each(|x| *x = math::exp(*x));
+}
+
+pub(crate) fn tanh(x: &mut [f32]) {
+    x.iter_mut().for_each(|x| *x = math::tanh(*x));
+}
+
+pub(crate) fn softplus(x: &mut [f32]) {
+    x.iter_mut().for_each(|x| *x = math::softplus(*x));
 }
 
 pub(crate) fn swiglu(gate: &mut [f32], up: &[f32]) {

@@ -1,7 +1,8 @@
 //! Eight at a time, operation for operation as in the specification.
 
 use super::scalar::{
-    EXP_COEFFICIENTS, EXP_MAX, EXP_MIN, LN2_HIGH, LN2_LOW, LOG2_E, ROUND, TAIL_COEFFICIENTS, TAIL_END, TAIL_SLOPE,
+    EXP_COEFFICIENTS, EXP_MAX, EXP_MIN, LN2_HIGH, LN2_LOW, LOG_COEFFICIENTS, LOG2_E, ROUND, TAIL_COEFFICIENTS,
+    TAIL_END, TAIL_SLOPE, TANH_COEFFICIENTS, TANH_MIDDLE,
 };
 use std::arch::x86_64::*;
 
@@ -32,6 +33,38 @@ pub(crate) fn exp(x: __m256) -> __m256 {
 pub(crate) fn sigmoid(x: __m256) -> __m256 {
     let one = _mm256_set1_ps(1.0);
     _mm256_div_ps(one, _mm256_add_ps(one, exp(_mm256_xor_ps(x, _mm256_set1_ps(-0.0)))))
+}
+
+/// [`super::scalar::tanh`].
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+pub(crate) fn tanh(x: __m256) -> __m256 {
+    let (one, sign) = (_mm256_set1_ps(1.0), _mm256_set1_ps(-0.0));
+    let a = _mm256_andnot_ps(sign, x);
+    let square = _mm256_mul_ps(a, a);
+    let mut p = _mm256_set1_ps(TANH_COEFFICIENTS[0]);
+    for c in &TANH_COEFFICIENTS[1..] {
+        p = _mm256_fmadd_ps(p, square, _mm256_set1_ps(*c));
+    }
+    let small = _mm256_fmadd_ps(_mm256_mul_ps(a, square), p, a);
+    let quotient = _mm256_div_ps(_mm256_set1_ps(2.0), _mm256_add_ps(exp(_mm256_add_ps(a, a)), one));
+    let is_small = _mm256_cmp_ps::<_CMP_LT_OQ>(a, _mm256_set1_ps(TANH_MIDDLE));
+    let y = _mm256_blendv_ps(_mm256_sub_ps(one, quotient), small, is_small);
+    _mm256_or_ps(y, _mm256_and_ps(sign, x))
+}
+
+/// [`super::scalar::softplus`].
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+pub(crate) fn softplus(x: __m256) -> __m256 {
+    let u = exp(_mm256_or_ps(x, _mm256_set1_ps(-0.0)));
+    let mut q = _mm256_set1_ps(LOG_COEFFICIENTS[0]);
+    for c in &LOG_COEFFICIENTS[1..] {
+        q = _mm256_fmadd_ps(q, u, _mm256_set1_ps(*c));
+    }
+    let log = _mm256_fmadd_ps(_mm256_mul_ps(u, u), q, u);
+    // The second operand is the result where one is NaN.
+    _mm256_add_ps(_mm256_max_ps(_mm256_setzero_ps(), x), log)
 }
 
 /// [`super::scalar::normal_cdf`].
