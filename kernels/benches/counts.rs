@@ -67,6 +67,7 @@ count! {
     norm_rms = "norm/rms";
     norm_rms_quantise = "norm/rms_quantise";
     norm_layer = "norm/layer";
+    norm_gated = "norm/gated";
     attention_f32 = "attention/f32";
     attention_bf16 = "attention/bf16";
     attention_int8 = "attention/int8";
@@ -84,6 +85,9 @@ count! {
     softplus = "activation/softplus";
     swiglu = "activation/swiglu";
     squared_relu_glu = "activation/squared_relu_glu";
+    conv_causal = "conv/causal";
+    scan_selective = "scan/selective";
+    scan_ssd = "scan/ssd";
     softmax = "softmax";
     top_k = "top_k";
     ceiling_read = "ceiling/read";

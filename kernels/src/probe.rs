@@ -231,6 +231,7 @@ pub const OPS: &[Probe] = &[
     probe::<crate::norm::rms::RmsNorm>(),
     probe::<crate::norm::rms_quantise::RmsQuantise>(),
     probe::<crate::norm::layer::LayerNorm>(),
+    probe::<crate::norm::gated::GatedRmsNorm>(),
     probe::<crate::attention::Attention<f32>>(),
     probe::<crate::attention::Attention<half::bf16>>(),
     probe::<crate::attention::int8::AttentionInt8>(),
@@ -248,6 +249,9 @@ pub const OPS: &[Probe] = &[
     probe::<crate::activation::ops::Softplus>(),
     probe::<crate::activation::ops::SwiGlu>(),
     probe::<crate::activation::ops::SquaredReluGlu>(),
+    probe::<crate::conv::causal::CausalConv>(),
+    probe::<crate::scan::selective::SelectiveScan>(),
+    probe::<crate::scan::ssd::SsdScan>(),
     probe::<crate::softmax::Softmax>(),
     probe::<crate::top_k::TopK>(),
 ];

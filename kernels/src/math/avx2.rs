@@ -1,8 +1,8 @@
 //! Eight at a time, operation for operation as in the specification.
 
 use super::scalar::{
-    EXP_COEFFICIENTS, EXP_MAX, EXP_MIN, LN2_HIGH, LN2_LOW, LOG_COEFFICIENTS, LOG2_E, ROUND, TAIL_COEFFICIENTS,
-    TAIL_END, TAIL_SLOPE, TANH_COEFFICIENTS, TANH_MIDDLE,
+    EXP_COEFFICIENTS, EXP_MAX, EXP_MIN, EXP2_COEFFICIENTS, EXP2_LEAST, LN2_HIGH, LN2_LOW, LOG_COEFFICIENTS, LOG2_E,
+    ROUND, TAIL_COEFFICIENTS, TAIL_END, TAIL_SLOPE, TANH_COEFFICIENTS, TANH_MIDDLE,
 };
 use std::arch::x86_64::*;
 
@@ -25,6 +25,32 @@ pub(crate) fn exp(x: __m256) -> __m256 {
     let half_scale = _mm256_castsi256_ps(_mm256_add_epi32(exponent, _mm256_set1_epi32(126 << 23)));
     let value = _mm256_mul_ps(_mm256_add_ps(y, y), half_scale);
     _mm256_andnot_ps(_mm256_cmp_ps::<_CMP_LT_OQ>(x, _mm256_set1_ps(EXP_MIN)), value)
+}
+
+/// [`super::scalar::exp2`] of N registers side by side: one alone would wait for itself at each of a dozen steps.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+pub(crate) fn exp2<const N: usize>(x: [__m256; N]) -> [__m256; N] {
+    let round = _mm256_set1_ps(ROUND);
+    let (mut shifted, mut f) = (x, x);
+    let mut p = [_mm256_set1_ps(EXP2_COEFFICIENTS[0]); N];
+    for i in 0..N {
+        shifted[i] = _mm256_add_ps(x[i], round);
+        f[i] = _mm256_sub_ps(x[i], _mm256_sub_ps(shifted[i], round));
+    }
+    for c in &EXP2_COEFFICIENTS[1..] {
+        for i in 0..N {
+            p[i] = _mm256_fmadd_ps(p[i], f[i], _mm256_set1_ps(*c));
+        }
+    }
+    // As integers, the sums are ordered as x is.
+    let least = _mm256_castps_si256(_mm256_set1_ps(ROUND + EXP2_LEAST));
+    for i in 0..N {
+        let shifted = _mm256_castps_si256(shifted[i]);
+        let value = _mm256_add_epi32(_mm256_castps_si256(p[i]), _mm256_slli_epi32::<23>(shifted));
+        p[i] = _mm256_castsi256_ps(_mm256_andnot_si256(_mm256_cmpgt_epi32(least, shifted), value));
+    }
+    p
 }
 
 /// [`super::scalar::sigmoid`].

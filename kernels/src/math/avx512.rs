@@ -1,8 +1,8 @@
 //! Sixteen at a time, operation for operation as in the specification.
 
 use super::scalar::{
-    EXP_COEFFICIENTS, EXP_MAX, EXP_MIN, LN2_HIGH, LN2_LOW, LOG_COEFFICIENTS, LOG2_E, ROUND, TAIL_COEFFICIENTS,
-    TAIL_END, TAIL_SLOPE, TANH_COEFFICIENTS, TANH_MIDDLE,
+    EXP_COEFFICIENTS, EXP_MAX, EXP_MIN, EXP2_COEFFICIENTS, EXP2_LEAST, LN2_HIGH, LN2_LOW, LOG_COEFFICIENTS, LOG2_E,
+    ROUND, TAIL_COEFFICIENTS, TAIL_END, TAIL_SLOPE, TANH_COEFFICIENTS, TANH_MIDDLE,
 };
 use std::arch::x86_64::*;
 
@@ -26,6 +26,30 @@ pub(crate) fn exp(x: __m512) -> __m512 {
     // Not less than, so that NaN passes.
     let kept = _mm512_cmp_ps_mask::<_CMP_NLT_UQ>(x, _mm512_set1_ps(EXP_MIN));
     _mm512_maskz_mul_ps(kept, _mm512_add_ps(y, y), half_scale)
+}
+
+/// [`super::scalar::exp2`] of N registers side by side: one alone would wait for itself at each of a dozen steps. One
+/// instruction rounds, another adds to the exponent.
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,avx2,fma")]
+pub(crate) fn exp2<const N: usize>(x: [__m512; N]) -> [__m512; N] {
+    let (mut n, mut f) = (x, x);
+    let mut p = [_mm512_set1_ps(EXP2_COEFFICIENTS[0]); N];
+    for i in 0..N {
+        n[i] = _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(x[i]);
+        f[i] = _mm512_sub_ps(x[i], n[i]);
+    }
+    for c in &EXP2_COEFFICIENTS[1..] {
+        for i in 0..N {
+            p[i] = _mm512_fmadd_ps(p[i], f[i], _mm512_set1_ps(*c));
+        }
+    }
+    for i in 0..N {
+        // Not less than, so that NaN passes.
+        let kept = _mm512_cmp_ps_mask::<_CMP_NLT_UQ>(n[i], _mm512_set1_ps(EXP2_LEAST));
+        p[i] = _mm512_maskz_scalef_ps(kept, p[i], n[i]);
+    }
+    p
 }
 
 /// [`super::scalar::sigmoid`].

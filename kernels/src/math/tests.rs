@@ -1,6 +1,6 @@
 //! Each function against f64 truth (the `libm` crate), and every ISA against the specification.
 
-use super::scalar::{EXP_MIN, TANH_MIDDLE, exp, normal_cdf, sigmoid, softplus, tanh};
+use super::scalar::{EXP_MIN, TANH_MIDDLE, exp, exp2, normal_cdf, sigmoid, softplus, tanh};
 use std::f64::consts::FRAC_1_SQRT_2;
 
 /// Every 499th bit pattern of `f32` (a prime, so that all exponents and low bits occur), and those that matter by name.
@@ -29,6 +29,16 @@ fn worst(f: fn(f32) -> f32, truth: fn(f64) -> f64, domain: impl Fn(f64) -> bool)
 fn exp_is_within_its_bound_wherever_the_result_is_a_normal_number() {
     let (error, x) = worst(exp, libm::exp, |x| (f64::from(EXP_MIN)..=88.722_83).contains(&x));
     assert!(error < 1.1e-7, "relative error {error:e} at {x:?}");
+}
+
+#[test]
+fn exp2_is_within_its_bound_and_zero_below() {
+    let (error, x) = worst(exp2, libm::exp2, |x| (-125.499..=127.0).contains(&x));
+    assert!(error < 1.2e-7, "relative error {error:e} at {x:?}");
+    for x in samples().filter(|x| *x <= -125.5) {
+        assert_eq!(exp2(x).to_bits(), 0, "{x:?}");
+    }
+    assert_eq!((exp2(0.0), exp2(-0.0), exp2(-1.0), exp2(-125.0)), (1.0, 1.0, 0.5, 2.0 * f32::MIN_POSITIVE));
 }
 
 #[test]
@@ -141,6 +151,9 @@ mod vectors {
 
     same_bits!(exp_has_the_same_bits_on_every_isa, exp);
     same_bits!(sigmoid_has_the_same_bits_on_every_isa, sigmoid);
+    same_bits!(exp2_has_the_same_bits_on_every_isa, |x| *x <= 127.0, exp2, |x| avx2::exp2([x])[0], |x| avx512::exp2([
+        x
+    ])[0]);
     same_bits!(tanh_has_the_same_bits_on_every_isa, tanh);
     same_bits!(softplus_has_the_same_bits_on_every_isa, softplus);
     same_bits!(the_normal_distribution_has_the_same_bits_on_every_isa, normal_cdf);

@@ -1,5 +1,6 @@
 //! Normalisation over the model width.
 
+pub mod gated;
 pub mod layer;
 pub mod rms;
 pub mod rms_quantise;
