@@ -79,6 +79,7 @@ pub(super) const FORMS: &[Form] = &{
     [
         form("ternary/i2", "avx2", "kernels::ternary::i2::avx2::matmul", PAIRS, Prefetched(256), Any(32)),
         form("ternary/i2", "avx512", "kernels::ternary::i2::avx512::matmul", DOT, Prefetched(256), Any(64)),
+        form("ternary/i2", "avx512", "kernels::ternary::i2::avx512::matmul", DOT, Loaded(64), Several(64)),
         form("ternary/t5", "avx2", "kernels::ternary::t5::avx2::matmul", PAIRS, Prefetched(320), One),
         form("ternary/t5", "avx2", "kernels::ternary::t5::avx2::matmul", PAIRS, Loaded(64), Several(32)),
         form("ternary/t5", "avx512", "kernels::ternary::t5::avx512::matmul", PERMUTE_TWO, Prefetched(320), One),

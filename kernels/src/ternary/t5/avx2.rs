@@ -120,10 +120,14 @@ fn digits(fractions: __m256i) -> __m256i {
 
 /// What is left of three times every fraction once the digit is carried out; the 128 that is missing stays missing, since
 /// 3 · 128 = 128 modulo 256.
+///
+/// Twice a fraction goes by 16 bits and a mask, one instruction more than an addition of bytes: of those the compiler would
+/// make three times three times a fraction one product with nine, then with 27 and 81, which bytes have no instruction for.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
 fn thrice(fractions: __m256i) -> __m256i {
-    _mm256_add_epi8(fractions, _mm256_add_epi8(fractions, fractions))
+    let twice = _mm256_and_si256(_mm256_add_epi16(fractions, fractions), _mm256_set1_epi8(-2));
+    _mm256_add_epi8(fractions, twice)
 }
 
 /// For panels.
