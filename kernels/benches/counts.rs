@@ -46,6 +46,7 @@ macro_rules! count {
 count! {
     ternary_i2 = "ternary/i2";
     ternary_t5 = "ternary/t5";
+    ternary_t5_digits = "ternary/t5_digits";
     ternary_tmac = "ternary/tmac";
     ternary_tmac8 = "ternary/tmac8";
     ternary_tl2 = "ternary/tl2";

@@ -204,6 +204,7 @@ pub const OPS: &[Probe] = &[
     // One op a line: family by family.
     probe::<crate::ternary::product::Product<crate::ternary::i2::I2>>(),
     probe::<crate::ternary::product::Product<crate::ternary::t5::T5>>(),
+    probe::<crate::ternary::product::Product<crate::ternary::t5::digits::T5Digits>>(),
     probe::<crate::ternary::product::Product<crate::ternary::tmac::Tmac>>(),
     probe::<crate::ternary::product::Product<crate::ternary::tmac8::Tmac8>>(),
     probe::<crate::ternary::product::Product<crate::ternary::tl2::Tl2>>(),

@@ -58,6 +58,8 @@ fn lookup_products_refuse_tables_and_layouts_that_disagree() {
         let rounded = Activations { tables: &tables[..rounded_lines], ..x };
         refuses("tables of bytes", || kernels.ternary_tmac8_matmul(other.view(), rounded, &mut [0.0; 20]));
         kernels.ternary_tmac8_matmul(matrix.view(), rounded, &mut [0.0; 20]);
+        let plain = Activations { tables: &[], ..x };
+        refuses("digits are computed", || kernels.ternary_t5_digits_matmul(other.view(), plain, &mut [0.0; 20]));
     }
 }
 

@@ -39,7 +39,8 @@
 //!
 //! **Variants** AVX2: digits are pushed out and multiplied by `vpmaddubsw`; one token walks eight tiles far apart, more
 //! tokens share a panel of unpacked codes (`panel`). AVX-512 (VBMI): one token looks up sums of five
-//! activations in tables of 122, more tokens share a panel.
+//! activations in tables of 122, more tokens share a panel. The same packed weights by arithmetic, as an op of its own:
+//! [`digits`].
 //!
 //! **Not done** timing of the AVX-512 variant, which so far was run on an emulated CPU alone.
 
@@ -52,6 +53,7 @@ use crate::{Kernels, Line};
 pub(crate) mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx512;
+pub mod digits;
 pub(crate) mod scalar;
 
 /// Rows to a tile: one byte of a line each.
