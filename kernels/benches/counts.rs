@@ -56,6 +56,7 @@ count! {
     dense_f32 = "dense/f32";
     dense_bf16 = "dense/bf16";
     dense_f16 = "dense/f16";
+    dense_bf16_dp = "dense/bf16_dp";
     quantise_groups = "quantise/groups";
     dense_int8 = "dense/int8";
     dense_q8 = "dense/q8";

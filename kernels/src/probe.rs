@@ -214,6 +214,7 @@ pub const OPS: &[Probe] = &[
     probe::<crate::dense::Dense<f32>>(),
     probe::<crate::dense::Dense<half::bf16>>(),
     probe::<crate::dense::Dense<half::f16>>(),
+    probe::<crate::dense::bf16_dp::Bf16Dp>(),
     probe::<crate::comparator::product::Product<crate::dense::int8::Int8>>(),
     probe::<crate::grouped::codes::QuantiseGroups>(),
     probe::<crate::grouped::product::Product<crate::grouped::q8::Q8>>(),
