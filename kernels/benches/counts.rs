@@ -60,6 +60,7 @@ count! {
     dense_q8 = "dense/q8";
     dense_q4 = "dense/q4";
     head_screen = "head/screen";
+    head_planes = "head/planes";
     embedding_f32 = "embedding/f32";
     embedding_bf16 = "embedding/bf16";
     embedding_f16 = "embedding/f16";

@@ -218,6 +218,7 @@ pub const OPS: &[Probe] = &[
     probe::<crate::grouped::product::Product<crate::grouped::q8::Q8>>(),
     probe::<crate::grouped::product::Product<crate::grouped::q4::Q4>>(),
     probe::<crate::screen::ScreenedTopK>(),
+    probe::<crate::screen::planes::RefinedTopK>(),
     probe::<crate::embedding::Embedding<f32>>(),
     probe::<crate::embedding::Embedding<half::bf16>>(),
     probe::<crate::embedding::Embedding<half::f16>>(),

@@ -6,6 +6,7 @@ mod forms;
 mod llama2c;
 mod same_bits;
 mod sampling;
+mod screen;
 mod tiny;
 mod tokenizer;
 mod watching;
