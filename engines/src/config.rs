@@ -1,7 +1,7 @@
 //! What config.json says: strict wherever a wrong guess would change the numbers.
 
 use crate::weights::TernaryForm;
-use crate::{Error, NamedShape, Result, Token};
+use crate::{Error, Result, Token};
 use kernels::activation::Gate;
 use kernels::rope::Pairs;
 use serde_json::Value;
@@ -58,17 +58,52 @@ pub(crate) struct Quantisation {
 
 /// Sizes are bounded so that products of two cannot overflow; memory is bounded by the files' sizes.
 const MAX_SIZE: usize = 1 << 24;
-/// The largest config.json that is read.
-pub(crate) const MAX_BYTES: u64 = 16 << 20;
+
+/// Parses config.json, called `file` in errors. Python writes Infinity, which is not JSON: it comes as a string.
+pub(crate) fn json(bytes: &[u8], file: &str) -> Result<Value> {
+    let parsed = serde_json::from_slice(bytes);
+    parsed
+        .or_else(|e| serde_json::from_slice(&quoted_infinities(bytes)).map_err(|_| e))
+        .map_err(|e| Error::format(file, format!("not JSON: {e}")))
+}
+
+/// The same text with quotes around every Infinity that is not inside a string.
+fn quoted_infinities(mut text: &[u8]) -> Vec<u8> {
+    const WORD: &[u8] = b"Infinity";
+    let mut out = Vec::with_capacity(text.len());
+    let (mut inside, mut escaped) = (false, false);
+    while let [byte, rest @ ..] = text {
+        if !inside && text.starts_with(WORD) {
+            out.extend([b"\"", WORD, b"\""].concat());
+            text = &text[WORD.len()..];
+            continue;
+        }
+        inside ^= *byte == b'"' && !escaped;
+        escaped = inside && *byte == b'\\' && !escaped;
+        out.push(*byte);
+        text = rest;
+    }
+    out
+}
 
 /// Reads keys of one object, naming the file in every error.
-struct Keys<'a> {
+pub(crate) struct Keys<'a> {
     file: &'a str,
     object: &'a Value,
 }
 
 impl<'a> Keys<'a> {
-    fn wrong(&self, key: &str, expected: &str) -> Error {
+    /// Of `object`, in the file of this name.
+    pub(crate) fn new(file: &'a str, object: &'a Value) -> Keys<'a> {
+        Keys { file, object }
+    }
+
+    /// The file's name.
+    pub(crate) fn file(&self) -> &'a str {
+        self.file
+    }
+
+    pub(crate) fn wrong(&self, key: &str, expected: &str) -> Error {
         let problem = match self.object.get(key) {
             None => format!("{key} is missing: expected {expected}"),
             Some(value) => format!("{key} is {}: expected {expected}", shorten(&value.to_string())),
@@ -77,41 +112,41 @@ impl<'a> Keys<'a> {
     }
 
     /// The value, unless it is absent or null.
-    fn get(&self, key: &str) -> Option<&'a Value> {
+    pub(crate) fn get(&self, key: &str) -> Option<&'a Value> {
         self.object.get(key).filter(|value| !value.is_null())
     }
 
-    fn size(&self, key: &str) -> Result<usize> {
+    pub(crate) fn size(&self, key: &str) -> Result<usize> {
         let value = self.get(key).and_then(Value::as_u64).and_then(|n| usize::try_from(n).ok());
         value.filter(|n| (1..=MAX_SIZE).contains(n)).ok_or_else(|| self.wrong(key, "a whole number from 1 to 2^24"))
     }
 
-    fn size_or(&self, key: &str, default: usize) -> Result<usize> {
+    pub(crate) fn size_or(&self, key: &str, default: usize) -> Result<usize> {
         if self.get(key).is_some() { self.size(key) } else { Ok(default) }
     }
 
-    fn positive_or(&self, key: &str, default: f64) -> Result<f64> {
+    pub(crate) fn positive_or(&self, key: &str, default: f64) -> Result<f64> {
         let Some(value) = self.get(key) else { return Ok(default) };
         value.as_f64().filter(|x| x.is_finite() && *x > 0.0).ok_or_else(|| self.wrong(key, "a number above 0"))
     }
 
-    fn flag_or(&self, key: &str, default: bool) -> Result<bool> {
+    pub(crate) fn flag_or(&self, key: &str, default: bool) -> Result<bool> {
         let Some(value) = self.get(key) else { return Ok(default) };
         value.as_bool().ok_or_else(|| self.wrong(key, "true or false"))
     }
 
-    fn text_or(&self, key: &str, default: &'a str) -> Result<&'a str> {
+    pub(crate) fn text_or(&self, key: &str, default: &'a str) -> Result<&'a str> {
         let Some(value) = self.get(key) else { return Ok(default) };
         value.as_str().ok_or_else(|| self.wrong(key, "a string"))
     }
 
     /// The first of a list, or the number itself.
-    fn token(&self, key: &str) -> Option<Token> {
+    pub(crate) fn token(&self, key: &str) -> Option<Token> {
         let value = self.get(key)?;
         Token::try_from(value.as_array().and_then(|list| list.first()).unwrap_or(value).as_u64()?).ok()
     }
 
-    fn object(&self, key: &str) -> Result<Option<Keys<'a>>> {
+    pub(crate) fn object(&self, key: &str) -> Result<Option<Keys<'a>>> {
         match self.get(key) {
             None => Ok(None),
             Some(object) if object.is_object() => Ok(Some(Keys { file: self.file, object })),
@@ -130,13 +165,8 @@ fn shorten(text: &str) -> String {
 }
 
 impl Config {
-    /// From the bytes of config.json, called `file` in errors.
-    pub(crate) fn parse(bytes: &[u8], file: &str) -> Result<Config> {
-        let json: Value = serde_json::from_slice(bytes).map_err(|e| Error::format(file, format!("not JSON: {e}")))?;
-        if !json.is_object() {
-            return Err(Error::format(file, "expected a JSON object"));
-        }
-        let keys = Keys { file, object: &json };
+    /// From Hugging Face's `BitNetConfig` or `LlamaConfig`.
+    pub(crate) fn parse(keys: &Keys<'_>) -> Result<Config> {
         let bitnet = match keys.text_or("model_type", "")? {
             "bitnet" => true,
             "llama" => false,
@@ -167,7 +197,7 @@ impl Config {
             vocab: keys.size("vocab_size")?,
             context: keys.size("max_position_embeddings")?,
             eps: keys.positive_or("rms_norm_eps", if bitnet { 1e-5 } else { 1e-6 })? as f32,
-            rope_theta: rope_theta(&keys, if bitnet { 500_000.0 } else { 10_000.0 })?,
+            rope_theta: rope_theta(keys, if bitnet { 500_000.0 } else { 10_000.0 })?,
             pairs: Pairs::HalfSplit,
             gate,
             tied: keys.flag_or("tie_word_embeddings", false)?,
@@ -178,34 +208,8 @@ impl Config {
             bos: keys.token("bos_token_id"),
             eos: keys.token("eos_token_id"),
         };
-        config.check(file)?;
+        config.check(keys.file())?;
         Ok(config)
-    }
-
-    /// A published shape with sub-norms.
-    pub(crate) fn synthetic(shape: &NamedShape) -> Config {
-        Config {
-            architecture: "bitnet-b1.58",
-            width: shape.width,
-            inner: shape.inner,
-            layers: shape.layers,
-            heads: shape.heads,
-            kv_heads: shape.kv_heads,
-            head_width: shape.head_width,
-            vocab: shape.vocab,
-            context: shape.context,
-            eps: 1e-5,
-            rope_theta: shape.rope_theta,
-            pairs: Pairs::HalfSplit,
-            gate: if shape.squared_relu { Gate::SquaredReluGlu } else { Gate::SwiGlu },
-            tied: shape.tied,
-            sub_norms: true,
-            attention_bias: false,
-            mlp_bias: false,
-            quantisation: Some(Quantisation { form: TernaryForm::Multiplied, pre_norm: None, skip: Vec::new() }),
-            bos: None,
-            eos: None,
-        }
     }
 
     /// What must hold between the numbers, wherever they come from.
@@ -230,6 +234,11 @@ impl Config {
             return Err(Error::format(file, format!("rms_norm_eps {}: expected a number above 0", self.eps)));
         }
         Ok(())
+    }
+
+    /// Numbers in the embedding and the head.
+    pub(crate) fn table_numbers(&self) -> u64 {
+        (self.vocab * self.width) as u64 * if self.tied { 1 } else { 2 }
     }
 
     /// H K, the width of all queries together.
@@ -311,7 +320,7 @@ mod tests {
     }
 
     fn parse(json: &Value) -> Result<Config> {
-        Config::parse(json.to_string().as_bytes(), "config.json")
+        Config::parse(&Keys::new("config.json", json))
     }
 
     #[test]
@@ -367,8 +376,6 @@ mod tests {
         let mut json = base();
         json.as_object_mut().unwrap().remove("vocab_size");
         assert!(parse(&json).unwrap_err().to_string().contains("vocab_size is missing"));
-        assert!(Config::parse(b"{", "c").is_err() && Config::parse(b"[]", "c").is_err());
-        assert!(Config::parse(b"\xff\xfe", "c").is_err());
     }
 
     #[test]
@@ -377,6 +384,15 @@ mod tests {
         json["rope_theta"] = json!(1.0e4);
         json["rope_parameters"] = json!({"rope_theta": 2.0e5, "rope_type": "default"});
         assert_eq!(parse(&json).unwrap().rope_theta, 2.0e5);
+    }
+
+    #[test]
+    fn infinity_may_be_written_as_python_does() {
+        let text = br#"{"a\"Infinity": [0.0, Infinity], "b": "Infinity \\", "c": Infinity}"#;
+        let expected = json!({"a\"Infinity": [0.0, "Infinity"], "b": "Infinity \\", "c": "Infinity"});
+        assert_eq!(super::json(text, "file").unwrap(), expected);
+        let error = super::json(b"{\"a\": Infinite}", "file").unwrap_err().to_string();
+        assert!(error.starts_with("file: not JSON: expected value"), "{error}");
     }
 
     #[test]

@@ -81,6 +81,18 @@ pub enum Error {
         /// Tokens read so far.
         len: usize,
     },
+    /// A rewind to a place that a recurrent state no longer remembers.
+    #[error(
+        "cannot rewind to {wanted} of {len} tokens: the state remembers {oldest} and later; start it with a larger keep"
+    )]
+    Forgotten {
+        /// Where to.
+        wanted: usize,
+        /// The earliest length that is remembered, beside 0.
+        oldest: usize,
+        /// Tokens read so far.
+        len: usize,
+    },
     /// A state that another kind of model made.
     #[error("the state holds {found} but the model needs {expected}")]
     State {

@@ -149,10 +149,69 @@ impl Exchange {
     }
 }
 
+/// Rows of tokens `[T, W]` whose parts are ranges of columns, each `[T, columns]`: what items that own some channels hand on.
+#[derive(Debug)]
+pub(crate) struct Columns {
+    parts: Parts,
+    /// Where each part's columns begin; one more than there are parts.
+    starts: Vec<usize>,
+}
+
+impl Columns {
+    /// Parts of so many columns.
+    pub(crate) fn new(widths: impl Iterator<Item = usize> + Clone, tokens: usize) -> Columns {
+        let mut starts = vec![0];
+        for width in widths.clone() {
+            starts.push(starts[starts.len() - 1] + width);
+        }
+        Columns { parts: Parts::new(widths.map(|width| width * tokens), tokens), starts }
+    }
+
+    /// Bytes allocated for the numbers.
+    pub(crate) fn bytes(&mut self) -> usize {
+        self.parts.bytes()
+    }
+
+    /// A buffer's first numbers `[T, columns]` become a part.
+    pub(crate) fn put(&self, part: usize, buffer: &mut Vec<f32>) {
+        self.parts.put(part, buffer);
+    }
+
+    /// All columns of tokens `tokens` into `out` `[tokens, W]`.
+    pub(crate) fn get(&self, tokens: Range<usize>, scratch: &mut Vec<f32>, out: &mut [f32]) {
+        let width = self.starts[self.starts.len() - 1];
+        for (part, range) in self.starts.windows(2).enumerate() {
+            let columns = range[1] - range[0];
+            self.parts.look(part, tokens.start * columns..tokens.end * columns, scratch, |values| {
+                for (out, values) in out.chunks_exact_mut(width).zip(values.chunks_exact(columns)) {
+                    out[range[0]..range[1]].copy_from_slice(values);
+                }
+            });
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::plan;
+
+    #[test]
+    fn columns_put_by_parts_are_got_by_tokens() {
+        for tokens in [1, 4, 5, 9] {
+            let columns = Columns::new([3, 1, 4].into_iter(), tokens);
+            let value = |t: usize, c: usize| (t * 10 + c) as f32;
+            for (part, range) in [0..3, 3..4, 4..8].into_iter().enumerate() {
+                let mut buffer = (0..tokens).flat_map(|t| range.clone().map(move |c| value(t, c))).collect();
+                columns.put(part, &mut buffer);
+            }
+            let some = tokens / 2..tokens;
+            let mut out = vec![-1.0; some.len() * 8];
+            columns.get(some.clone(), &mut Vec::new(), &mut out);
+            let expected: Vec<f32> = some.flat_map(|t| (0..8).map(move |c| value(t, c))).collect();
+            assert_eq!(out, expected);
+        }
+    }
 
     #[test]
     fn what_is_put_in_blocks_is_got_by_tokens() {

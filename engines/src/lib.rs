@@ -5,6 +5,7 @@
 //! [`State`]s have read and answers with [`Logits`]; everything else is built on that one call.
 //!
 //! * [`load()`] turns a [`Spec`] (a Hugging Face folder, a llama2.c file, or `synthetic:SHAPE[:SEED]`) into a model.
+//! * [`TensorFile`] looks into one file of weights: safetensors, PyTorch's, rwkv.cpp's.
 //! * [`Cpu`] is the table of kernels and the threads; neither it nor the batching ever changes a bit of the logits.
 //! * [`decode::generate`] is the decoding loop, [`sample::Sampler`] chooses.
 //!
@@ -26,7 +27,9 @@ mod load;
 mod model;
 mod models;
 mod nucleus;
+mod pass;
 mod plan;
+mod recurrent;
 mod rope;
 pub mod sample;
 mod shapes;
@@ -35,14 +38,16 @@ mod team;
 mod tokenizer;
 mod watch;
 mod weights;
+mod world;
 
 pub use cpu::{CacheFormat, Cpu, DensePacking, Packing, Settings};
 pub use error::{Error, Result};
 pub use load::{Loaded, Spec, load, load_from_memory};
 pub use model::{
-    ARCHITECTURES, Architecture, Facts, Inspect, LanguageModel, Logits, Model, Segment, Token, Trace, Want,
+    ARCHITECTURES, Architecture, Facts, Inspect, LanguageModel, Logits, Model, Remembered, Segment, Token, Trace, Want,
 };
 pub use shapes::{NamedShape, SHAPES};
 pub use state::State;
 pub use tokenizer::{TextStream, Tokenizer};
 pub use watch::{Step, StepCost, StepKind, Watch};
+pub use weights::tensor_file::TensorFile;

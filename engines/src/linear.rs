@@ -257,38 +257,56 @@ impl Linear {
     }
 }
 
-/// Linear layers that read the same vector.
+/// Linear layers that are multiplied in one phase.
 #[derive(Clone, Debug)]
 pub(crate) struct Fan {
     linears: Vec<Linear>,
+    /// Which input each of them reads.
+    input_of: Vec<usize>,
 }
 
-/// The most inputs that a fan makes of its vector: one for each of q, k and v.
-pub(crate) const MAX_INPUTS: usize = 3;
+/// The most inputs of a fan: r, w, k, v, a and g of RWKV-7.
+pub(crate) const MAX_INPUTS: usize = 6;
 
 impl Fan {
+    /// Layers that read one vector, each normalised for itself where they have norms of their own.
     pub(crate) fn new(linears: Vec<Linear>) -> Fan {
-        assert!((1..=MAX_INPUTS).contains(&linears.len()), "a fan of {} layers", linears.len());
-        Fan { linears }
+        let separate = linears.iter().any(|linear| linear.pre_norm.is_some());
+        let input_of = (0..linears.len()).map(|i| if separate { i } else { 0 }).collect();
+        Fan::reading(linears, input_of)
+    }
+
+    /// Layers that read several vectors: layer i the one of number `input_of[i]`.
+    pub(crate) fn reading(linears: Vec<Linear>, input_of: Vec<usize>) -> Fan {
+        let inputs = input_of.iter().max().map_or(0, |last| last + 1);
+        assert!(linears.len() == input_of.len() && (1..=MAX_INPUTS).contains(&inputs), "a fan of {inputs} inputs");
+        Fan { linears, input_of }
     }
 
     pub(crate) fn linears(&self) -> &[Linear] {
         &self.linears
     }
 
-    /// Whether each layer normalises the vector by itself, so that they cannot share one input.
+    /// Whether the layers read vectors of their own, if only because they normalise for themselves.
     fn separate(&self) -> bool {
-        self.linears.iter().any(|linear| linear.pre_norm.is_some())
+        self.inputs() > 1 || self.linears.iter().any(|linear| linear.pre_norm.is_some())
     }
 
-    /// How many inputs [`Fan::push`] fills.
+    /// How many inputs there are to fill.
     pub(crate) fn inputs(&self) -> usize {
-        if self.separate() { self.linears.len() } else { 1 }
+        self.input_of.iter().max().map_or(0, |last| last + 1)
     }
 
     /// Which of them a layer reads.
     pub(crate) fn input_of(&self, linear: usize) -> usize {
-        if self.separate() { linear } else { 0 }
+        self.input_of[linear]
+    }
+
+    /// Adds a token's vector to input `k`.
+    pub(crate) fn push_to(&self, kernels: &Kernels, k: usize, row: &[f32], inputs: &mut [Input; MAX_INPUTS]) {
+        let readers = self.linears.iter().zip(&self.input_of).filter(|(_, input)| **input == k);
+        let forms = readers.map(|(linear, _)| linear.forms()).fold(Forms::default(), Forms::and);
+        inputs[k].push(kernels, row, forms);
     }
 
     /// Makes what the layers want of all tokens together; comes after the last [`Fan::push`].

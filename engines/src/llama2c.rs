@@ -4,6 +4,7 @@
 use crate::config::Config;
 use crate::weights::dense::{Dense, Format};
 use crate::weights::map::Map;
+use crate::weights::tensor::Tensor;
 use crate::weights::{Source, TernaryForm};
 use crate::{Error, Result, Token};
 use kernels::activation::Gate;
@@ -246,7 +247,9 @@ impl Checkpoint {
             for i in 0..count {
                 let top = name.starts_with("model.") || name.starts_with("lm_head");
                 let full = if top { name.to_string() } else { format!("model.layers.{i}.{name}.weight") };
-                tensors.insert(full, (offset, [rows, cols]));
+                if !name.is_empty() {
+                    tensors.insert(full, (offset, [rows, cols]));
+                }
                 offset += 4 * rows * cols;
             }
         }
@@ -302,23 +305,42 @@ fn header(bytes: &[u8], path: &Path) -> Result<(Config, bool)> {
     Ok((config, tied))
 }
 
+impl Checkpoint {
+    fn tensor(&self, name: &str) -> Result<Tensor> {
+        let Some((offset, [rows, cols])) = self.tensors.get(name) else {
+            return Err(Error::tensor(self.place(), name, "missing"));
+        };
+        let range = *offset..*offset + 4 * rows * cols;
+        let numbers = Dense::mapped(&self.map, range, Format::F32, *rows, *cols);
+        Ok(Tensor::new(&self.place(), name, vec![*rows, *cols], numbers))
+    }
+}
+
 impl Source for Checkpoint {
     fn vector(&self, name: &str, width: usize) -> Result<Vec<f32>> {
-        let dense = self.dense(name, 1, width)?;
-        match dense.not_finite(0..1) {
-            None => Ok(dense.to_f32()),
-            Some((_, at, value)) => Err(Error::tensor(self.place(), name, format!("number {at} is {value}"))),
-        }
+        self.tensor(name)?.vector(width)
+    }
+
+    fn flat(&self, name: &str, len: usize) -> Result<Vec<f32>> {
+        self.tensor(name)?.flat(len)
     }
 
     fn dense(&self, name: &str, rows: usize, cols: usize) -> Result<Dense> {
-        match self.tensors.get(name) {
-            Some((offset, [r, c])) if (*r, *c) == (rows, cols) => {
-                let range = *offset..*offset + 4 * rows * cols;
-                Ok(Dense::mapped(&self.map, range, Format::F32, rows, cols))
-            }
-            _ => Err(Error::tensor(self.place(), name, "missing")),
-        }
+        self.tensor(name)?.dense(rows, cols)
+    }
+
+    fn dense_transposed(&self, name: &str, rows: usize, cols: usize) -> Result<Dense> {
+        self.tensor(name)?.dense_transposed(rows, cols)
+    }
+
+    fn shape(&self, name: &str) -> Option<Vec<usize>> {
+        self.tensors.get(name).map(|(_, shape)| shape.to_vec())
+    }
+
+    fn names(&self) -> Vec<String> {
+        let mut names: Vec<String> = self.tensors.keys().cloned().collect();
+        names.sort_unstable();
+        names
     }
 
     fn ternary(&self, name: &str, _: usize, _: usize, _: TernaryForm) -> Result<(TernaryMatrix, f64)> {

@@ -1,20 +1,23 @@
 //! From the name of a model to a model.
 
-use crate::config::{self, Config};
 use crate::llama2c::Checkpoint;
-use crate::models::transformer;
+use crate::models::Description;
 use crate::weights::safetensors::Files;
 use crate::weights::synthetic::Synthetic;
-use crate::{DensePacking, Error, Model, NamedShape, Packing, Result, SHAPES, Settings, Tokenizer};
+use crate::weights::tensor_file::TensorFile;
+use crate::{Error, Model, Result, SHAPES, Settings, Tokenizer};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// What a model's name means.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Spec {
-    /// A Hugging Face folder: config.json, model.safetensors or its shards, and perhaps tokenizer.json.
+    /// A Hugging Face folder: config.json, model.safetensors or its shards, and perhaps tokenizer.json. RWKV needs no
+    /// config.json.
     Folder(PathBuf),
-    /// A checkpoint of llama2.c; its vocabulary (`tokenizer.bin` or `tok512.bin`) is looked for beside it.
+    /// A checkpoint of llama2.c; its vocabulary (`tokenizer.bin` or `tok512.bin`) is looked for beside it. Or an RWKV by its
+    /// author's names: a checkpoint of PyTorch, a model of rwkv.cpp or a safetensors file, with `tokenizer.json` or the
+    /// vocabulary of RWKV World beside it.
     File(PathBuf),
     /// Random weights in a named shape: `synthetic:SHAPE[:SEED]`.
     Synthetic {
@@ -75,11 +78,13 @@ pub fn load(spec: &Spec, settings: &Settings, progress: &dyn Fn(u64, u64)) -> Re
         Spec::File(file) => load_file(file, settings, progress),
         Spec::Synthetic { shape, seed } => {
             let found = SHAPES.iter().find(|named| named.name == shape);
+            let text = &format!("synthetic:{shape}");
             let named = found.ok_or_else(|| Error::Spec(format!("unknown shape '{shape}'")))?;
-            let config = Config::synthetic(named);
-            check_memory(&format!("synthetic:{shape}"), synthetic_bytes(named, settings.packing))?;
-            let model = transformer::build(config, &Synthetic { seed: *seed }, settings, progress)?;
-            Ok(Loaded { model: Arc::new(model), tokenizer: None, name: format!("synthetic:{shape}:{seed}") })
+            let description = Description::parse(named.config.as_bytes(), text)?;
+            check_memory(text, description.synthetic_bytes(settings.packing))?;
+            let source = Synthetic { seed: *seed, range: description.synthetic_range() };
+            let model = description.build(&source, settings, progress)?;
+            Ok(Loaded { model, tokenizer: None, name: format!("synthetic:{shape}:{seed}") })
         }
     }
 }
@@ -89,33 +94,67 @@ pub fn load(spec: &Spec, settings: &Settings, progress: &dyn Fn(u64, u64)) -> Re
 /// # Errors
 /// As [`load`].
 pub fn load_from_memory(config: &[u8], weights: &[u8], settings: &Settings) -> Result<Arc<dyn Model>> {
-    let config = Config::parse(config, "config.json")?;
+    let description = Description::parse(config, "config.json")?;
     let files = Files::from_bytes("model.safetensors", weights)?;
-    Ok(Arc::new(transformer::build(config, &files, settings, &|_, _| ())?))
+    description.build(&files, settings, &|_, _| ())
 }
+
+/// The largest config.json that is read.
+const MAX_CONFIG_BYTES: u64 = 16 << 20;
+/// What PyTorch's checkpoints are called in folders.
+const TORCH_FILE: &str = "pytorch_model.bin";
 
 fn load_folder(folder: &Path, settings: &Settings, progress: &dyn Fn(u64, u64)) -> Result<Loaded> {
     let path = folder.join("config.json");
+    let bare = folder.join("model.safetensors");
+    if !path.exists() && bare.exists() {
+        return load_tensors(&TensorFile::open(&bare)?, &bare, name_of(folder), settings, progress);
+    }
     let size = std::fs::metadata(&path).map_err(|e| Error::read(&path, e))?.len();
-    if size > config::MAX_BYTES {
-        let problem = format!("{size} bytes: expected at most {}", config::MAX_BYTES);
+    if size > MAX_CONFIG_BYTES {
+        let problem = format!("{size} bytes: expected at most {MAX_CONFIG_BYTES}");
         return Err(Error::format(path.display(), problem));
     }
     let bytes = std::fs::read(&path).map_err(|e| Error::read(&path, e))?;
-    let config = Config::parse(&bytes, &path.display().to_string())?;
+    let description = Description::parse(&bytes, &path.display().to_string())?;
     let tokenizer = folder.join("tokenizer.json");
     let tokenizer = if tokenizer.exists() {
         let mut tokenizer = Tokenizer::from_file(&tokenizer)?;
-        tokenizer.fill_special(config.bos, config.eos);
+        let (bos, eos) = description.special();
+        tokenizer.fill_special(bos, eos);
         Some(tokenizer)
     } else {
         None
     };
-    let model = transformer::build(config, &Files::open(folder)?, settings, progress)?;
-    Ok(Loaded { model: Arc::new(model), tokenizer, name: name_of(folder) })
+    let torch = folder.join(TORCH_FILE);
+    let model = if torch.exists() && !folder.join("model.safetensors").exists() {
+        description.build(TensorFile::open(&torch)?.source(), settings, progress)?
+    } else {
+        description.build(&Files::open(folder)?, settings, progress)?
+    };
+    Ok(Loaded { model, tokenizer, name: name_of(folder) })
+}
+
+/// Loads a model from the tensors of a file that describe it themselves.
+fn load_tensors(
+    tensors: &TensorFile,
+    file: &Path,
+    name: String,
+    settings: &Settings,
+    progress: &dyn Fn(u64, u64),
+) -> Result<Loaded> {
+    let description = Description::of_tensors(tensors.source(), tensors.is_rwkv_cpp())?;
+    let tokenizer = file.with_file_name("tokenizer.json");
+    let tokenizer =
+        if tokenizer.exists() { Some(Tokenizer::from_file(&tokenizer)?) } else { Tokenizer::world_beside(file)? };
+    let model = description.build(tensors.source(), settings, progress)?;
+    Ok(Loaded { model, tokenizer, name })
 }
 
 fn load_file(file: &Path, settings: &Settings, progress: &dyn Fn(u64, u64)) -> Result<Loaded> {
+    if let Some(tensors) = TensorFile::open_if_one(file)? {
+        return load_tensors(&tensors, file, name_of(file), settings, progress);
+    }
     let checkpoint = Checkpoint::open(file)?;
     // The names in use: llama2.c's own, and that of its 512-token vocabulary.
     let vocabularies = ["tokenizer.bin".to_string(), format!("tok{}.bin", checkpoint.config().vocab)];
@@ -131,25 +170,14 @@ fn load_file(file: &Path, settings: &Settings, progress: &dyn Fn(u64, u64)) -> R
         );
         return Err(Error::format(file.display(), problem));
     }
-    let model = transformer::build(checkpoint.config().clone(), &checkpoint, settings, progress)?;
-    Ok(Loaded { model: Arc::new(model), tokenizer, name: name_of(file) })
+    let description = Description::Transformer(checkpoint.config().clone());
+    let model = description.build(&checkpoint, settings, progress)?;
+    Ok(Loaded { model, tokenizer, name: name_of(file) })
 }
 
 fn name_of(path: &Path) -> String {
     let full = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
     full.file_name().map_or_else(|| path.display().to_string(), |name| name.to_string_lossy().into_owned())
-}
-
-/// Bytes that a synthetic model takes: two bits a weight, bf16 tables, and the head once more where it is packed otherwise.
-fn synthetic_bytes(shape: &NamedShape, packing: Packing) -> u64 {
-    let (queries, keys) = (shape.heads * shape.head_width, shape.kv_heads * shape.head_width);
-    let layer = shape.width * (2 * queries + 2 * keys + 3 * shape.inner) / 4;
-    let tables = shape.vocab * shape.width * 2 * if shape.tied { 1 } else { 2 };
-    let head = match packing.head {
-        DensePacking::Stored => 0.0,
-        DensePacking::Grouped(layout) => (shape.vocab * shape.width) as f64 * layout.bits() / 8.0,
-    };
-    (shape.layers * layer + tables) as u64 + head as u64
 }
 
 /// Refuses what this machine cannot hold, where it says how much that is.
@@ -172,6 +200,7 @@ fn available(meminfo: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{DensePacking, Packing};
 
     #[test]
     fn specs_are_told_apart_and_mistakes_are_named() {
@@ -194,10 +223,11 @@ mod tests {
         }
         let shape = SHAPES.iter().find(|shape| shape.name == "bitnet-2b-4t").unwrap();
         let plain = Packing::default();
-        let bytes = synthetic_bytes(shape, plain);
+        let description = Description::parse(shape.config.as_bytes(), "config").unwrap();
+        let bytes = description.synthetic_bytes(plain);
         assert_eq!(bytes, 30 * 2560 * (2 * 2560 + 2 * 640 + 3 * 6912) / 4 + 128_256 * 2560 * 2);
         let head = DensePacking::Grouped(kernels::grouped::Layout::Q8);
         // Eight bits and a sixteen-bit scale for every 32.
-        assert_eq!(synthetic_bytes(shape, Packing { head, ..plain }) - bytes, 128_256 * 2560 / 32 * 34);
+        assert_eq!(description.synthetic_bytes(Packing { head, ..plain }) - bytes, 128_256 * 2560 / 32 * 34);
     }
 }

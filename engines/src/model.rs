@@ -123,10 +123,16 @@ pub trait Inspect {
     /// As `forward`.
     fn trace(&self, state: &mut State, tokens: &[Token]) -> Result<Trace>;
 
+    /// What a recurrent model remembers of a sequence, in the shapes of the model's own publication; nothing for caches.
+    ///
+    /// # Errors
+    /// A state of another model.
+    fn remembered(&self, state: &State) -> Result<Vec<Remembered>>;
+
     /// One block alone on inputs x `[T, D]` at positions 0..T, with an empty cache: its output `[T, D]`.
     ///
     /// # Errors
-    /// No such block, x not `[T, D]` with T >= 1, or more positions than the context holds.
+    /// No such block, one that reads more than its input, x not `[T, D]` with T >= 1, or more positions than the context holds.
     fn block(&self, index: usize, x: &[f32]) -> Result<Vec<f32>>;
 
     /// The same weights on another `Cpu` or cache format; the weights are shared, nothing is copied.
@@ -138,6 +144,13 @@ pub trait Model: LanguageModel + Inspect {}
 
 impl<M: LanguageModel + Inspect> Model for M {}
 
+impl Facts {
+    /// Whether a sequence may have so many positions.
+    pub fn holds(&self, positions: usize) -> bool {
+        self.context.is_none_or(|context| positions <= context)
+    }
+}
+
 /// Everything on the way through a model.
 #[derive(Clone, Debug)]
 pub struct Trace {
@@ -145,6 +158,19 @@ pub struct Trace {
     pub hidden: Vec<Vec<f32>>,
     /// Logits of every token, `[T, V]`.
     pub logits: Logits,
+}
+
+/// A part of a recurrent memory.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Remembered {
+    /// The layer, from 0.
+    pub layer: usize,
+    /// Its name, for example "ssm".
+    pub name: &'static str,
+    /// The extents of `values`, row-major.
+    pub shape: Vec<usize>,
+    /// The numbers.
+    pub values: Vec<f32>,
 }
 
 /// Sizes and costs of a model.
@@ -160,8 +186,8 @@ pub struct Facts {
     pub width: usize,
     /// V.
     pub vocab: usize,
-    /// Positions that the model can tell apart.
-    pub context: usize,
+    /// Positions that the model can tell apart; none where there is no limit, as in recurrent models.
+    pub context: Option<usize>,
     /// How the weights are stored, for example "ternary i2, bf16 head".
     pub weights: String,
     /// Bytes of linear layers that one token must read.
@@ -172,6 +198,8 @@ pub struct Facts {
     pub other_bytes: u64,
     /// Bytes of cache that each earlier position adds to a token's reading.
     pub cache_bytes_per_position: u64,
+    /// Bytes of recurrent memory, of one size for ever, that each token reads and writes anew.
+    pub state_bytes: u64,
     /// Multiplications and additions of one token in the linear layers.
     pub linear_operations: u64,
     /// Whether these are of eight-bit integers, and not of floats.
@@ -211,5 +239,35 @@ pub const ARCHITECTURES: &[Architecture] = &[
         name: "llama2.c",
         recognised_by: "a .bin file of llama2.c, version 0",
         source: "github.com/karpathy/llama2.c",
+    },
+    Architecture {
+        name: "mamba",
+        recognised_by: "config.json with model_type mamba, or the authors' with layers Mamba1",
+        source: "Mamba (arXiv 2312.00752)",
+    },
+    Architecture {
+        name: "mamba-2",
+        recognised_by: "config.json with model_type mamba2, or the authors' with layers Mamba2",
+        source: "Transformers are SSMs (arXiv 2405.21060)",
+    },
+    Architecture {
+        name: "rwkv-4",
+        recognised_by: "tensors by BlinkDL's names, without ln_x; config.json with model_type rwkv (Hugging Face) or rwkv4",
+        source: "RWKV: Reinventing RNNs for the Transformer Era (arXiv 2305.13048)",
+    },
+    Architecture {
+        name: "rwkv-5",
+        recognised_by: "tensors by BlinkDL's names, with ln_x; config.json with model_type rwkv5",
+        source: "Eagle and Finch (arXiv 2404.05892): Eagle",
+    },
+    Architecture {
+        name: "rwkv-6",
+        recognised_by: "tensors by BlinkDL's names, with time_maa_x; config.json with model_type rwkv6",
+        source: "Eagle and Finch (arXiv 2404.05892): Finch",
+    },
+    Architecture {
+        name: "rwkv-7",
+        recognised_by: "tensors by BlinkDL's names, with r_k; config.json with model_type rwkv7",
+        source: "RWKV-7 Goose with Expressive Dynamic State Evolution (arXiv 2503.14456)",
     },
 ];

@@ -1,5 +1,6 @@
 //! How rows of weights are shared out.
 
+use crate::linear::Linear;
 use std::ops::Range;
 
 /// Some rows of one of several matrices.
@@ -15,6 +16,9 @@ pub(crate) struct Block {
 
 /// Tiles that a kernel walks side by side, each its own memory stream: the unit of all but the smallest blocks.
 const TILES: usize = 8;
+
+/// Channels that belong together where a block is not of a matrix but of channels: kernels walk them sixteen at a time.
+pub(crate) const CHANNELS: usize = 16;
 
 /// Cuts matrices of the given numbers of rows, packed in tiles of `tile` rows, into blocks for `threads` members that claim them in order: each block is a
 /// fraction of what is left for each member, so that streams are long at first and the last blocks are short enough for
@@ -40,6 +44,17 @@ pub(crate) fn blocks(rows: &[usize], tile: usize, threads: usize, most: usize) -
         }
     }
     blocks
+}
+
+/// Bytes of weights that a block has at most when it meets many tokens: they stay in a core's second-level cache.
+const CACHED_BYTES: usize = 384 << 10;
+
+/// Blocks of the rows of some layers, for few tokens or for `many`; `together` layers of one shape share each block.
+pub(crate) fn of_linears(linears: &[Linear], together: usize, threads: usize, many: bool) -> Vec<Block> {
+    let rows: Vec<usize> = linears.iter().map(Linear::rows).collect();
+    let row_bytes = together * linears[0].bytes() / linears[0].rows();
+    let most = if many { CACHED_BYTES / row_bytes.max(1) } else { usize::MAX };
+    blocks(&rows, linears[0].tile_rows(), threads, most)
 }
 
 #[cfg(test)]

@@ -57,12 +57,14 @@ pub fn noise(seed: u64, position: usize, token: Token) -> f64 {
     gumbel(draw(key(seed, position), token))
 }
 
-/// An upper bound of `gumbel(draw)`: since -ln u >= 1 - u, it is at most -ln(1 - u), and the leading zeros of 1 - u bound
-/// that without a logarithm.
-fn gumbel_bound(draw: u64) -> f64 {
-    let rest = (1u64 << 53) - 1 - draw;
-    // A little more than its own rounding errors.
-    f64::from(rest.leading_zeros() - 10) * std::f64::consts::LN_2 + 1e-9
+/// What a probability is multiplied by to give the draws that can win: token i can score `score` or more only if the units
+/// of 2^-53 by which its draw falls short of 1 are at most p_i times the result.
+///
+/// p is e^scaled times `sure`, the probability of the likeliest token, whose `scaled` is 0. The noise is -ln(-ln u), at most
+/// -ln(1 - u), so that a score of `score` needs 1 - u <= e^(scaled - score). The margin outweighs the errors of p (below
+/// 3e-7 unless it is no normal number, and then nothing but u = 1 can win) and of the logarithms.
+fn reach(score: f64, sure: f32) -> f64 {
+    libm::exp(-score) / f64::from(sure) * (1u64 << 53) as f64 * (1.0 + 1e-5)
 }
 
 impl Sampler {
@@ -127,13 +129,30 @@ impl Sampler {
         }
         let top = logits[best[0] as usize];
         // Relative to the largest, so that a tiny temperature cannot overflow.
-        let scaled: Vec<f32> = logits.iter().map(|x| (x - top) / self.temperature).collect();
-        let candidates = self.filter(kernels, &scaled);
-        let key = key(self.seed, position);
-        Ok(match candidates {
-            None => largest(key, &scaled, 0..scaled.len() as Token, best[0]),
-            Some(tokens) => largest(key, &scaled, tokens.into_iter(), best[0]),
-        })
+        let scaled = |x: f32| (x - top) / self.temperature;
+        let mut p: Vec<f32> = logits.iter().map(|x| scaled(*x)).collect();
+        let score = |token: Token, noise: f64| f64::from(scaled(logits[token as usize])) + noise;
+        let draws = Draws { key: key(self.seed, position), likeliest: best[0], score };
+        if self.top_k == 0 || self.top_k >= p.len() {
+            kernels.softmax(&mut p);
+            let sure = p[best[0] as usize];
+            let last = self.cutoff(&p, sure, |i| i as Token);
+            return Ok(draws.best(&p, sure, last, |i| i as Token));
+        }
+        let tokens = most_likely(kernels, &p, self.top_k);
+        let mut p: Vec<f32> = tokens.iter().map(|token| p[*token as usize]).collect();
+        kernels.softmax(&mut p);
+        let sure = p.iter().fold(0.0, |most: f32, p| most.max(*p));
+        let last = self.cutoff(&p, sure, |i| tokens[i]);
+        Ok(draws.best(&p, sure, last, |i| tokens[i]))
+    }
+
+    /// The last token that top-p and min-p leave, of tokens with probabilities `p`, the largest of which is `sure`.
+    fn cutoff(&self, p: &[f32], sure: f32, token: impl Fn(usize) -> Token) -> (f32, Token) {
+        // Of several tokens as likely as the floor min-p keeps all.
+        let floor = self.min_p * sure;
+        let last = if self.top_p < 1.0 { nucleus::last(p, token, self.top_p) } else { None };
+        last.filter(|(least, _)| *least >= floor).unwrap_or((floor, Token::MAX))
     }
 
     fn penalise(&self, logits: &[f32], context: &[Token]) -> Vec<f32> {
@@ -147,27 +166,6 @@ impl Sampler {
             }
         }
         logits
-    }
-
-    /// The tokens that top-k, top-p and min-p leave, or `None` for all. `scaled` `[V]` has maximum 0.
-    fn filter(&self, kernels: &Kernels, scaled: &[f32]) -> Option<Vec<Token>> {
-        let limited = self.top_k > 0 && self.top_k < scaled.len();
-        let top = limited.then(|| most_likely(kernels, scaled, self.top_k));
-        if self.top_p == 1.0 && self.min_p == 0.0 {
-            return top;
-        }
-        let token = |i: usize| top.as_ref().map_or(i as Token, |top| top[i]);
-        let mut p: Vec<f32> = match &top {
-            Some(top) => top.iter().map(|t| scaled[*t as usize]).collect(),
-            None => scaled.to_vec(),
-        };
-        kernels.softmax(&mut p);
-        let pairs = p.iter().enumerate().map(|(i, p)| (*p, token(i)));
-        let last = if self.top_p < 1.0 { nucleus::last(pairs.clone(), self.top_p) } else { None };
-        // The likeliest token is always kept.
-        let floor = self.min_p * p.iter().fold(0.0, |most: f32, p| most.max(*p));
-        let kept = pairs.filter(|(p, t)| *p >= floor && last.is_none_or(|last| nucleus::keeps(last, *p, *t)));
-        Some(kept.map(|(_, token)| token).collect())
     }
 }
 
@@ -184,20 +182,43 @@ fn most_likely(kernels: &Kernels, scaled: &[f32], k: usize) -> Vec<Token> {
     tokens
 }
 
-/// The token with the largest `scaled + noise`; the lowest among equals.
-fn largest(key: u64, scaled: &[f32], tokens: impl Iterator<Item = Token>, likeliest: Token) -> Token {
-    let score = |token: Token, draw: u64| f64::from(scaled[token as usize]) + gumbel(draw);
-    // Beginning with the likeliest (no filter drops it), few others need their logarithms.
-    let mut best = (score(likeliest, draw(key, likeliest)), likeliest);
-    for token in tokens {
-        let draw = draw(key, token);
-        if f64::from(scaled[token as usize]) + gumbel_bound(draw) < best.0 {
-            continue;
+/// The draws of one position.
+struct Draws<S> {
+    key: u64,
+    /// No filter drops it.
+    likeliest: Token,
+    /// Of a token and its noise.
+    score: S,
+}
+
+impl<S: Fn(Token, f64) -> f64> Draws<S> {
+    /// The token with the largest score, the lowest among equals, of those with probabilities `p`, the largest of which is
+    /// `sure`, that are not beyond the last one kept.
+    ///
+    /// Beginning with the likeliest, few others need their logarithms, and of runs that are all below the last none needs
+    /// its draw.
+    fn best(&self, p: &[f32], sure: f32, last: (f32, Token), token: impl Fn(usize) -> Token) -> Token {
+        let scored = |token: Token, draw: u64| ((self.score)(token, gumbel(draw)), token);
+        let mut best = scored(self.likeliest, draw(self.key, self.likeliest));
+        let mut reached = reach(best.0, sure);
+        for (start, run) in (0..).step_by(nucleus::RUN).zip(p.chunks(nucleus::RUN)) {
+            if !run.iter().fold(false, |any, p| any | (*p >= last.0)) {
+                continue;
+            }
+            for (i, p) in (start..).zip(run) {
+                let token = token(i);
+                let draw = draw(self.key, token);
+                // Rarely true, so that this comes before the question whether the token is kept.
+                if ((1u64 << 53) - 1 - draw) as f64 > f64::from(*p) * reached || !nucleus::keeps(last, *p, token) {
+                    continue;
+                }
+                let next = scored(token, draw);
+                if next.0 > best.0 || (next.0 == best.0 && next.1 < best.1) {
+                    best = next;
+                    reached = reach(best.0, sure);
+                }
+            }
         }
-        let score = score(token, draw);
-        if score > best.0 || (score == best.0 && token < best.1) {
-            best = (score, token);
-        }
+        best.1
     }
-    best.1
 }

@@ -1,11 +1,12 @@
 //! Text to tokens and back.
 
 use crate::llama2c::Vocabulary;
+use crate::world::{self, World};
 use crate::{Error, Result, Token};
 use std::collections::HashSet;
 use std::path::Path;
 
-/// A tokenizer: a Hugging Face `tokenizer.json` or the vocabulary file of llama2.c.
+/// A tokenizer: a Hugging Face `tokenizer.json`, the vocabulary of RWKV World models or that of llama2.c.
 #[derive(Debug)]
 pub struct Tokenizer {
     kind: Kind,
@@ -16,6 +17,7 @@ pub struct Tokenizer {
 #[derive(Debug)]
 enum Kind {
     HuggingFace { inner: Box<tokenizers::Tokenizer>, pieces: Pieces, added: HashSet<Token> },
+    World(World),
     Llama2c(Vocabulary),
 }
 
@@ -34,14 +36,18 @@ enum Pieces {
 const MAX_BYTES: u64 = 256 << 20;
 
 impl Tokenizer {
-    /// Reads `tokenizer.json` (with the special tokens that `tokenizer_config.json` beside it names) or a llama2.c
-    /// vocabulary (any other name).
+    /// Reads `tokenizer.json` (with the special tokens that `tokenizer_config.json` beside it names), a vocabulary of RWKV
+    /// World (`.txt`) or a llama2.c vocabulary (any other name).
     ///
     /// # Errors
-    /// A file that cannot be read or is neither.
+    /// A file that cannot be read or is not what its name says.
     pub fn from_file(path: impl AsRef<Path>) -> Result<Tokenizer> {
         let path = path.as_ref();
         let bytes = read(path)?;
+        if path.extension().is_some_and(|extension| extension == "txt") {
+            let world = World::parse(&bytes, path)?;
+            return Ok(Tokenizer { kind: Kind::World(world), bos: None, eos: Some(world::END) });
+        }
         if path.extension().is_none_or(|extension| extension != "json") {
             let vocabulary = Vocabulary::parse(&bytes, path)?;
             // Fixed by llama2.c: 1 begins a text, 2 ends it.
@@ -93,6 +99,7 @@ impl Tokenizer {
                 let encoding = inner.encode(text, false).map_err(|e| Error::Tokenizer(e.to_string()))?;
                 Ok(encoding.get_ids().to_vec())
             }
+            Kind::World(world) => world.encode(text.as_bytes()),
             Kind::Llama2c(vocabulary) => vocabulary.encode(text),
         }
     }
@@ -101,6 +108,7 @@ impl Tokenizer {
     pub fn decode(&self, tokens: &[Token]) -> String {
         match &self.kind {
             Kind::HuggingFace { inner, .. } => inner.decode(tokens, false).unwrap_or_else(|_| self.join(tokens)),
+            Kind::World(_) => self.join(tokens),
             Kind::Llama2c(_) => {
                 let text = self.join(tokens);
                 // SentencePiece writes a space before the first word.
@@ -125,6 +133,7 @@ impl Tokenizer {
                     _ => piece.into_bytes(),
                 }
             }
+            Kind::World(world) => world.piece(token).to_vec(),
             Kind::Llama2c(vocabulary) => vocabulary.piece_bytes(token),
         }
     }
@@ -133,6 +142,7 @@ impl Tokenizer {
     pub fn token(&self, piece: &str) -> Option<Token> {
         match &self.kind {
             Kind::HuggingFace { inner, .. } => inner.token_to_id(piece),
+            Kind::World(world) => world.token(piece.as_bytes()),
             Kind::Llama2c(vocabulary) => vocabulary.token(piece.as_bytes()),
         }
     }
@@ -151,8 +161,15 @@ impl Tokenizer {
     pub fn vocab(&self) -> usize {
         match &self.kind {
             Kind::HuggingFace { inner, .. } => inner.get_vocab_size(true),
+            Kind::World(world) => world.len(),
             Kind::Llama2c(vocabulary) => vocabulary.len(),
         }
+    }
+
+    /// The vocabulary of RWKV World in the folder of a model file, where there is one.
+    pub(crate) fn world_beside(model: &Path) -> Result<Option<Tokenizer>> {
+        let path = model.with_file_name(world::FILE);
+        if path.exists() { Tokenizer::from_file(path).map(Some) } else { Ok(None) }
     }
 
     /// Fills in special tokens that the tokenizer's own files did not name.

@@ -24,7 +24,8 @@ use serde_json::Value;
 
 use crate::cli::UserError;
 use crate::experiments::{
-    kernels::KernelSpeeds, perplexity::Perplexity, predicted::Predicted, rivals::Rivals, throughput::Throughput,
+    context::ContextCost, kernels::KernelSpeeds, perplexity::Perplexity, predicted::Predicted, rivals::Rivals,
+    throughput::Throughput,
 };
 use crate::lab::Lab;
 use crate::report::Section;
@@ -96,8 +97,14 @@ pub const fn entry<E: Experiment>() -> Entry {
 }
 
 /// Every experiment.
-pub const EXPERIMENTS: &[Entry] =
-    &[entry::<KernelSpeeds>(), entry::<Throughput>(), entry::<Perplexity>(), entry::<Predicted>(), entry::<Rivals>()];
+pub const EXPERIMENTS: &[Entry] = &[
+    entry::<KernelSpeeds>(),
+    entry::<Throughput>(),
+    entry::<ContextCost>(),
+    entry::<Perplexity>(),
+    entry::<Predicted>(),
+    entry::<Rivals>(),
+];
 
 fn typed<E: Experiment>(config: &Value) -> Result<E::Config> {
     E::Config::deserialize(config).with_context(|| format!("not a configuration of the experiment {}", E::NAME))

@@ -7,7 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 /// A number (or text) that follows from seed, data and weights: the same on every machine, compared exactly.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Determined<T> {
     /// The value.

@@ -209,9 +209,9 @@ impl Plan {
         let Some(tokenizer) = &loaded.tokenizer else {
             return Err(UserError::new(format!("model {name} has no tokenizer, so it cannot read text")));
         };
-        let most = loaded.model.facts().context;
-        if config.context == 0 || config.context > most {
-            let context = config.context;
+        let facts = loaded.model.facts();
+        if config.context == 0 || !facts.holds(config.context) {
+            let (context, most) = (config.context, facts.context.unwrap_or(usize::MAX));
             return Err(UserError::new(format!("context {context}: model {name} takes 1 to {most} positions")));
         }
         let (mut windows, mut bytes, mut tokens) = (Vec::new(), 0, 0);

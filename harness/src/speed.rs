@@ -22,11 +22,17 @@ pub fn tokens(count: usize, vocab: usize) -> Vec<Token> {
 /// Whatever the model finds wrong, for example a depth beyond its context.
 pub fn at_depth(model: &dyn Model, depth: usize) -> Result<State> {
     let mut state = model.start(0);
-    // In pieces, so that the memory of the batch stays small at great depths.
-    for piece in tokens(depth, model.vocab()).chunks(512) {
-        read(model, &mut state, piece)?;
-    }
+    read_on(model, &mut state, depth)?;
     Ok(state)
+}
+
+/// Has `state` read `count` tokens more.
+///
+/// # Errors
+/// As [`at_depth`].
+pub fn read_on(model: &dyn Model, state: &mut State, count: usize) -> Result<()> {
+    // In pieces, so that the memory of the batch stays small at great depths.
+    tokens(count, model.vocab()).chunks(512).try_for_each(|piece| read(model, state, piece))
 }
 
 /// Seconds to read a prompt of `prompt` tokens on an empty state, up to the logits of its last token.

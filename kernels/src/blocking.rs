@@ -4,7 +4,14 @@
 //! and unpacked serves T tokens, each activation N rows. Few tokens leave room for many rows, which then are streams far
 //! apart ([`crate::streams`]); one token is the case that memory decides.
 
+use std::hint::black_box;
 use std::ops::Range;
+
+/// A number that the compiler does not know, so that a loop of so many turns stays one. Of an unrolled loop it loads
+/// the operands of all turns first, and then spills accumulators to make room for them.
+pub(crate) fn turns(count: usize) -> usize {
+    black_box(count)
+}
 
 /// A product that can compute a block of its result.
 pub(crate) trait Product {

@@ -20,6 +20,7 @@ mod blocking;
 pub mod ceiling;
 pub mod comparator;
 pub mod conformance;
+pub mod conv;
 pub mod dense;
 mod element;
 pub mod embedding;
@@ -29,12 +30,15 @@ mod lanes;
 mod lines;
 mod math;
 pub mod memory;
+pub mod mix;
 pub mod norm;
 mod pages;
 pub mod probe;
 pub mod quantise;
 mod rng;
 pub mod rope;
+mod rows;
+pub mod scan;
 pub mod screen;
 pub mod softmax;
 #[cfg(target_arch = "x86_64")]
@@ -45,10 +49,12 @@ pub mod top_k;
 pub mod transpose;
 #[cfg(target_arch = "x86_64")]
 mod widen;
+pub mod wkv;
 
 pub use element::{CacheElement, Element};
 pub use isa::{ENVIRONMENT as ISA_ENVIRONMENT, Isa, IsaError};
 pub use lines::{Line, Lines};
 pub use pages::page_bytes;
 pub use rng::Rng;
+pub use rows::{Rows, RowsMut};
 pub use table::Kernels;

@@ -36,7 +36,7 @@ fn sigmoid(x: f64) -> f64 {
 type Formula = fn(f64) -> f64;
 
 /// The element-wise functions with their bounds: relative error, absolute error.
-const ACTIVATIONS: [(Activation, Formula, f64, f64); 5] = [
+const ACTIVATIONS: [(Activation, Formula, f64, f64); 10] = [
     // Below -88.7 the exponential of -x overflows and the result, below 3e-39, becomes 0.
     (Activation::Sigmoid, sigmoid, 2e-7, 3e-39),
     (Activation::Silu, |x| x * sigmoid(x), 3e-7, 3e-37),
@@ -44,7 +44,22 @@ const ACTIVATIONS: [(Activation, Formula, f64, f64); 5] = [
     (Activation::GeluTanh, gelu_tanh, 5e-7, 1e-7),
     (Activation::GeluErf, |x| x * 0.5 * libm::erfc(-x * std::f64::consts::FRAC_1_SQRT_2), 6e-7, 2e-36),
     (Activation::SquaredRelu, squared_relu, 6e-8, 1e-45),
+    // Results below 2e-38 are 0.
+    (Activation::Exp, libm::exp, 1.1e-7, 2e-38),
+    (Activation::Tanh, libm::tanh, 1.8e-7, 0.0),
+    (Activation::Softplus, softplus, 3e-7, 2e-38),
+    // The relative error of exp(x) is multiplied by exp(x) in the outer exponential; there the result is small.
+    (Activation::ExpDecay, |x| libm::exp(-libm::exp(x)), 2e-7, 5e-8),
+    (Activation::SigmoidDecay, |x| libm::exp(-0.606_531 * sigmoid(x)), 3e-7, 0.0),
 ];
+
+/// Element-wise functions that recurrences depend on, with their bounds in units in the last place.
+const ULPS: [(Activation, Formula, f64); 3] =
+    [(Activation::Exp, libm::exp, 1.1), (Activation::Tanh, libm::tanh, 1.3), (Activation::Softplus, softplus, 1.8)];
+
+fn softplus(x: f64) -> f64 {
+    if x > 40.0 { x } else { libm::log1p(libm::exp(x)) }
+}
 
 fn gelu_tanh(x: f64) -> f64 {
     // x/2 (1 + tanh u) as x / (1 + exp(-2u)), which is the same and does not cancel.
@@ -71,6 +86,26 @@ fn activations_are_within_their_bounds_of_the_formula() {
 }
 
 #[test]
+fn functions_of_recurrences_are_within_their_units_in_the_last_place() {
+    let arguments: Vec<f32> = (-1_000_000..=1_000_000).map(|i| i as f32 * 1e-4).filter(|x| x.abs() < 86.9).collect();
+    for kernels in Kernels::available() {
+        for (activation, formula, bound) in ULPS {
+            let mut y = arguments.clone();
+            kernels.activate(activation, &mut y);
+            let worst = arguments.iter().zip(&y).map(|(x, y)| {
+                let want = formula(f64::from(*x));
+                // The distance from the rounded result to its neighbour away from 0.
+                let near = (want as f32).abs();
+                let unit = f64::from(f32::from_bits(near.to_bits() + 1)) - f64::from(near);
+                (f64::from(*y) - want).abs() / unit
+            });
+            let worst = worst.fold(0.0, f64::max);
+            assert!(worst <= bound, "{activation:?} errs by {worst} units on {}", kernels.isa());
+        }
+    }
+}
+
+#[test]
 fn activations_of_infinities_are_limits_and_of_nan_is_nan() {
     for kernels in Kernels::available() {
         let apply = |activation, x: f32| {
@@ -81,9 +116,15 @@ fn activations_of_infinities_are_limits_and_of_nan_is_nan() {
             x[0]
         };
         for (activation, ..) in ACTIVATIONS {
-            let rises_to_one = activation == Activation::Sigmoid;
-            assert_eq!(apply(activation, f32::INFINITY), if rises_to_one { 1.0 } else { f32::INFINITY });
-            assert_eq!(apply(activation, f32::NEG_INFINITY), 0.0, "{activation:?}(-inf) on {}", kernels.isa());
+            let (low, high) = match activation {
+                Activation::Sigmoid => (0.0, 1.0),
+                Activation::Tanh => (-1.0, 1.0),
+                Activation::ExpDecay => (1.0, 0.0),
+                Activation::SigmoidDecay => (1.0, apply(activation, 50.0)),
+                _ => (0.0, f32::INFINITY),
+            };
+            assert_eq!(apply(activation, f32::INFINITY), high, "{activation:?}(inf) on {}", kernels.isa());
+            assert_eq!(apply(activation, f32::NEG_INFINITY), low, "{activation:?}(-inf) on {}", kernels.isa());
             assert!(apply(activation, f32::NAN).is_nan(), "{activation:?}(NaN) on {}", kernels.isa());
         }
     }
@@ -184,6 +225,13 @@ fn norms_are_within_their_bounds_of_the_formula_at_any_magnitude() {
             for i in 0..x.len() {
                 let want = f64::from(x[i]) * rms * f64::from(gain[i]);
                 close(out[i], want, 1e-6, 3e-45, format_args!("rms norm, {}", what(i)));
+            }
+            let mut unit = x.clone();
+            kernels.unit_norm(&mut unit, x.len());
+            let length = (squares * width).sqrt().max(1e-12);
+            for i in 0..x.len() {
+                // The least length is a rounded number, and a tiny row loses bits of its squares.
+                close(unit[i], f64::from(x[i]) / length, 1e-6, 3e-45, format_args!("unit norm, {}", what(i)));
             }
             kernels.layer_norm(&x, &gain, &bias, EPS, &mut out);
             for i in 0..x.len() {
@@ -391,6 +439,7 @@ fn extreme_inputs_give_the_same_bits_on_every_isa() {
             in_place(&|x| kernels.softmax(x)),
             in_place(&|out| kernels.rms_norm(x, &gain, 1e-5, out)),
             in_place(&|out| kernels.layer_norm(x, &gain, &gain, 1e-5, out)),
+            in_place(&|x| kernels.unit_norm(x, x.len())),
             in_place(&|x| kernels.activate_gated(Gate::SwiGlu, x, &gain)),
             in_place(&|x| kernels.activate_gated(Gate::SquaredReluGlu, x, &gain)),
         ];

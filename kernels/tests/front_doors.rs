@@ -6,6 +6,7 @@ use kernels::attention::causal::ROWS;
 use kernels::attention::int8::RowScales;
 use kernels::grouped::codes::Codes;
 use kernels::grouped::{self, GroupedMatrix};
+use kernels::screen::planes::{self, Planes};
 use kernels::screen::{DenseHead, Scratch, Screen};
 use kernels::ternary::{Activations, Layout, TernaryMatrix};
 use kernels::transpose::Grid;
@@ -58,6 +59,8 @@ fn lookup_products_refuse_tables_and_layouts_that_disagree() {
         let rounded = Activations { tables: &tables[..rounded_lines], ..x };
         refuses("tables of bytes", || kernels.ternary_tmac8_matmul(other.view(), rounded, &mut [0.0; 20]));
         kernels.ternary_tmac8_matmul(matrix.view(), rounded, &mut [0.0; 20]);
+        let plain = Activations { tables: &[], ..x };
+        refuses("digits are computed", || kernels.ternary_t5_digits_matmul(other.view(), plain, &mut [0.0; 20]));
     }
 }
 
@@ -180,6 +183,17 @@ fn grouped_products_refuse_shapes_that_disagree() {
         refuses("logits of 1 tokens", || best(head, &[1.0; 3], &mut [0], &mut [0.0; 2]));
         let other = DenseHead { weights: &[1.0f32; 9], cols: 3 };
         refuses("screen of a 3×3 head", || best(other, &[1.0; 3], &mut [0], &mut [0.0]));
+        let planes = Planes::of_dense(head).expect("finite weights");
+        let mut scratch = planes::Scratch::new(4, 3);
+        let mut best = |head: DenseHead<'_, f32>, x: &[f32], tokens: &mut [u32], logits: &mut [f32]| {
+            kernels.refined_top_k(&head, &planes, x, &mut scratch, tokens, logits)
+        };
+        assert_eq!(best(head, &[1.0; 3], &mut [], &mut []).rows, 0);
+        assert_eq!(best(head, &[1.0; 3], &mut [0; 4], &mut [0.0; 4]).rows, 4);
+        refuses("x [3]", || best(head, &[1.0; 2], &mut [0], &mut [0.0]));
+        refuses("top 5 of 4", || best(head, &[1.0; 3], &mut [0; 5], &mut [0.0; 5]));
+        refuses("logits of 1 tokens", || best(head, &[1.0; 3], &mut [0], &mut [0.0; 2]));
+        refuses("planes of a 3×3 head", || best(other, &[1.0; 3], &mut [0], &mut [0.0]));
     }
     refuses("starts inside a tile", || matrix.row_range(8..16).rows());
     refuses("ends inside a tile", || matrix.row_range(16..19).rows());

@@ -62,6 +62,11 @@ fn no_narrow_lane_overflows_at_the_extremes() {
                     let x = Tokens::from_fn(columns, tokens, |_, _| code);
                     let sum = i32::from(weight) * i32::from(code) * columns as i32;
                     for kernels in Kernels::available() {
+                        if layout == Layout::T5 {
+                            let mut by_digits = vec![f32::NAN; matrix.rows() * tokens];
+                            kernels.ternary_t5_digits_matmul(matrix.view(), x.view(), &mut by_digits);
+                            assert_eq!(by_digits, product(kernels, &matrix, x.view()), "digits on {}", kernels.isa());
+                        }
                         for (i, got) in product(kernels, &matrix, x.view()).into_iter().enumerate() {
                             let want = sum as f32 * x.scales[i % tokens];
                             let isa = kernels.isa();
@@ -103,6 +108,9 @@ fn every_five_trits_mean_the_same_in_every_row_on_every_isa() {
     for tokens in [1, 2, 5, 6, 7, 65] {
         let x = Tokens::random(columns, tokens, &mut rng);
         for kernels in Kernels::available() {
+            let mut by_digits = vec![f32::NAN; rows * tokens];
+            kernels.ternary_t5_digits_matmul(matrix.view(), x.view(), &mut by_digits);
+            assert_eq!(by_digits, product(kernels, &matrix, x.view()), "{tokens} tokens on {}", kernels.isa());
             for (i, got) in product(kernels, &matrix, x.view()).into_iter().enumerate() {
                 let (r, t) = (i / tokens, i % tokens);
                 let codes = &x.codes[t * x.stride..][..columns];

@@ -1,18 +1,49 @@
 //! What golden files hold, and the arithmetic of comparing with them.
 
 use crate::external::{fixtures, or_skip};
+use crate::reference::{self, GROUP_NORM_EPS, Oracle, standardise};
 use crate::tensors::{Tensor, Tensors};
-use ndarray::Array2;
+use ndarray::{Array1, Array2};
 use std::path::PathBuf;
 
-/// The language models whose golden files the engines are held to.
-pub const LANGUAGE_MODELS: [&str; 6] = [
+/// The transformers among golden models.
+pub const TRANSFORMERS: [&str; 6] = [
     "bitnet_master_bf16",
     "bitnet_master_f32",
     "bitnet_packed_u8",
     "llama_bitlinear_packed",
     "llama_bitlinear_rmsnorm",
     "llama_plain_f32",
+];
+
+/// The recurrent ones, all of floats.
+pub const RECURRENT: [&str; 11] = [
+    "mamba1_f32",
+    "mamba2_f32",
+    "rwkv4_f32",
+    "rwkv4_hf_f32",
+    "rwkv5_2_f32",
+    "rwkv6_f32",
+    "rwkv7_f32",
+    "tiny_rwkv_4v0_660K",
+    "tiny_rwkv_5v1_730K",
+    "tiny_rwkv_5v2_730K",
+    "tiny_rwkv_7v0_834K",
+];
+
+/// Those of [`RECURRENT`] that engines run: a name here holds its engine to everything that transformers are held to.
+pub const RECURRENT_ENGINES: &[&str] = &[
+    "mamba1_f32",
+    "mamba2_f32",
+    "rwkv4_f32",
+    "rwkv4_hf_f32",
+    "rwkv5_2_f32",
+    "rwkv6_f32",
+    "rwkv7_f32",
+    "tiny_rwkv_4v0_660K",
+    "tiny_rwkv_5v1_730K",
+    "tiny_rwkv_5v2_730K",
+    "tiny_rwkv_7v0_834K",
 ];
 
 /// A golden model: its folder and what upstream computed from it.
@@ -27,20 +58,60 @@ pub struct Golden {
 }
 
 impl Golden {
-    /// Every golden language model, or none after a visible line where fixtures are missing.
+    /// Every golden model that an engine runs, or none after a visible line where fixtures are missing.
     pub fn all(promise: &str) -> Vec<Golden> {
-        let open = |name| {
+        let names: Vec<&str> = TRANSFORMERS.iter().chain(RECURRENT_ENGINES).copied().collect();
+        Golden::of(promise, &names)
+    }
+
+    /// Every golden transformer, likewise.
+    pub fn transformers(promise: &str) -> Vec<Golden> {
+        Golden::of(promise, &TRANSFORMERS)
+    }
+
+    /// Every golden recurrent model, likewise, whether or not an engine runs it.
+    pub fn recurrent(promise: &str) -> Vec<Golden> {
+        Golden::of(promise, &RECURRENT)
+    }
+
+    fn of(promise: &str, names: &[&'static str]) -> Vec<Golden> {
+        let open = |name: &&'static str| {
             let folder = or_skip(promise, fixtures(), name)?;
             let tensors = Tensors::open(&folder.join("golden.safetensors"));
             Some(Golden { name, folder, tensors })
         };
         // The first one that is missing says so for all.
-        LANGUAGE_MODELS.into_iter().map_while(open).collect()
+        names.iter().map_while(open).collect()
+    }
+
+    /// The epsilon of `ln_x` that the golden values were computed with (RWKV-5 to 7).
+    ///
+    /// # Panics
+    /// If `golden.json` is missing.
+    pub fn group_norm_eps(&self) -> f64 {
+        let text = std::fs::read_to_string(self.folder.join("golden.json")).expect("golden.json");
+        let json: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+        json["group_norm_eps"].as_f64().unwrap_or(GROUP_NORM_EPS)
+    }
+
+    /// The reference of this model.
+    pub fn oracle(&self) -> Box<dyn Oracle> {
+        reference::open(&self.folder, self.group_norm_eps())
     }
 
     /// Whether linear layers are in full precision, so that the model is a continuous function.
     pub fn is_float(&self) -> bool {
-        self.name == "llama_plain_f32"
+        self.name == "llama_plain_f32" || RECURRENT.contains(&self.name)
+    }
+
+    /// How many of the first blocks are a function of their input alone: later ones of RWKV-7 need the first one's values.
+    pub fn blocks_alone(&self) -> usize {
+        if self.name.contains("rwkv7") || self.name.contains("rwkv_7") { 1 } else { self.hidden().len() - 1 }
+    }
+
+    /// How far the embedding output may be off: it is exact, except that RWKV norms it.
+    pub fn embedding_mark(&self) -> f64 {
+        if self.name.contains("rwkv") { 1e-5 } else { 0.0 }
     }
 
     /// A tensor as a matrix.
@@ -58,10 +129,31 @@ impl Golden {
         self.tensors.tensor(name).tokens()
     }
 
-    /// `main.hidden.00` (the embedding output), then one a block.
+    /// `main.hidden.00` (the embedding output), then one a block; where upstream does not show them, those of the golden
+    /// files' own f64 run. RWKV's embedding output is that of `ln0`, although transformers counts `ln0` to the first
+    /// block.
     pub fn hidden(&self) -> Vec<Array2<f64>> {
-        let tensor = |index| self.tensors.get(&format!("main.hidden.{index:02}")).map(matrix);
-        (0..).map_while(tensor).collect()
+        let own = self.tensors.get("main.hidden.00").is_none();
+        let kind = if own { "hidden_own_f64" } else { "hidden" };
+        let tensor = |index| self.tensors.get(&format!("main.{kind}.{index:02}")).map(matrix);
+        let mut hidden: Vec<Array2<f64>> = (0..).map_while(tensor).collect();
+        if self.name == "rwkv4_hf_f32" {
+            let weights = Tensors::of_model(&self.folder);
+            let vector = |name: &str| Array1::from(weights.tensor(&format!("rwkv.blocks.0.pre_ln.{name}")).f64s());
+            let (gain, bias) = (vector("weight"), vector("bias"));
+            for mut row in hidden[0].outer_iter_mut() {
+                let normed = standardise(row.view(), 1e-5) * &gain + &bias;
+                row.assign(&normed);
+            }
+        }
+        hidden
+    }
+
+    /// `main.state.*` without `main.`: what a recurrent model remembers after the prompt.
+    pub fn states(&self) -> Vec<(&str, &Tensor)> {
+        let state = |name: &'_ &str| name.starts_with("main.state.");
+        let names = self.tensors.names().filter(state);
+        names.map(|name| (&name["main.".len()..], self.tensors.tensor(name))).collect()
     }
 }
 

@@ -3,6 +3,7 @@
 use engines::{CacheFormat, Cpu, Error, Loaded, Segment, Spec, Tokenizer, Want};
 use kernels::Isa;
 use promises::recipe::{CONTEXT, RECIPES, Recipe, write_config};
+use promises::recurrent_recipe::RecurrentRecipe;
 use promises::running::{load, open, plain, settings};
 use promises::tensors::{Tensor, Tensors};
 use safetensors::Dtype;
@@ -95,6 +96,40 @@ fn a_tensor_of_another_shape_is_named_with_both_shapes() {
             let expected = if name.ends_with("_scale") { "one number".to_string() } else { extents.0.to_string() };
             names(recipe.name, &text, &[&name, &expected, &extents.1.to_string()]);
         }
+    }
+}
+
+#[test]
+fn recurrent_models_name_a_tensor_that_is_missing_misshapen_or_not_finite() {
+    for recipe in RecurrentRecipe::with_engines() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let (_, mut tensors) = recipe.write(folder.path(), 5);
+        let names_of: Vec<String> = tensors.names().map(str::to_string).collect();
+        let refused = |tensors: &Tensors, name: &str, parts: &[&str]| {
+            tensors.save(&folder.path().join("model.safetensors"));
+            names(recipe.name, &refusal(name, folder.path()), parts);
+        };
+        for name in &names_of {
+            let whole = tensors.remove(name);
+            refused(&tensors, name, &[name, "missing"]);
+            let mut shape = whole.shape.clone();
+            shape[0] += 1;
+            let zeros = vec![0.0; shape.iter().product()];
+            let (expected, found) = (whole.shape[0].to_string(), shape[0].to_string());
+            let flat = [".A_log", ".conv1d.weight"].iter().any(|part| name.ends_with(part));
+            let expected = if flat { whole.shape.iter().product::<usize>().to_string() } else { expected };
+            tensors.insert(name, Tensor::store(&zeros, shape, recipe.store));
+            refused(&tensors, name, &[name, &expected, &found]);
+            for value in [f32::NAN, f32::INFINITY] {
+                let mut numbers = whole.f32s();
+                *numbers.last_mut().expect("a number") = value;
+                tensors.insert(name, Tensor::store(&numbers, whole.shape.clone(), recipe.store));
+                refused(&tensors, name, &[name, &value.to_string()]);
+            }
+            tensors.insert(name, whole);
+        }
+        tensors.insert("backbone.layers.9.mixer.D", Tensor::store(&[1.0], vec![1], recipe.store));
+        refused(&tensors, "a layer too many", &["backbone.layers.9.mixer.D", "not part of the model"]);
     }
 }
 

@@ -9,8 +9,10 @@ use promises::external::{checkout, report};
 use promises::golden::{largest_difference, rows};
 use promises::parity;
 use promises::recipe::{RECIPES, Recipe};
-use promises::reference::{Config, Reference};
+use promises::recurrent_recipe::RecurrentRecipe;
+use promises::reference::{self, Config, GROUP_NORM_EPS, Reference};
 use promises::running::{bits, logits, logits_stepwise, open, plain, settings, wide};
+use promises::upstream;
 use proptest::prelude::*;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -29,11 +31,21 @@ static MODELS: LazyLock<Vec<Named>> = LazyLock::new(|| {
     });
     let synthetic = Spec::Synthetic { shape: "bitnet-tiny".to_string(), seed: 3 };
     let synthetic = engines::load(&synthetic, &plain(), &|_, _| {}).expect("a synthetic model").model;
-    let mut models: Vec<Named> = written.collect();
+    let recurrent = RecurrentRecipe::with_engines().map(|recipe| {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        recipe.write(folder.path(), 7);
+        (recipe.name.to_string(), open(folder.path()))
+    });
+    let mut models: Vec<Named> = written.chain(recurrent).collect();
     models.push(("synthetic:bitnet-tiny:3".to_string(), synthetic));
     models.extend(committed_models().into_iter().map(|folder| (folder.display().to_string(), open(&folder))));
     models
 });
+
+/// All but the trained ones, which are as large as all others together and have tests of their own.
+fn random_models() -> &'static [Named] {
+    &MODELS[..RECIPES.len() + RecurrentRecipe::with_engines().count() + 1]
+}
 
 /// Folders of `models/` that hold weights.
 fn committed_models() -> Vec<PathBuf> {
@@ -118,7 +130,7 @@ fn sequences_read_together_give_the_bits_of_sequences_read_alone() {
 #[test]
 fn a_batch_larger_than_any_buffer_gives_the_bits_of_its_parts() {
     let mut rng = Rng::new(8);
-    for (name, model) in &MODELS[..RECIPES.len() + 1] {
+    for (name, model) in random_models() {
         let model = model.with(&settings(Isa::best(), 2, CacheFormat::F32));
         let sequences: Vec<Vec<Token>> =
             [150, 3, 149, 1, 151, 128].into_iter().map(|n| random_tokens(&mut rng, model.vocab(), n)).collect();
@@ -156,7 +168,8 @@ fn a_trace_gives_the_bits_of_a_pass_and_its_blocks_chain() {
         let trace = model.trace(&mut model.start(0), &tokens).expect("a trace");
         assert!(bits(trace.logits.as_slice()) == bits(logits(&**model, &tokens).as_slice()), "{name}");
         assert_eq!(trace.hidden.len(), model.facts().layers + 1, "{name}: hidden states");
-        for index in 0..model.facts().layers {
+        let recurrent = RecurrentRecipe::with_engines().find(|recipe| recipe.name == name);
+        for index in 0..recurrent.map_or(model.facts().layers, RecurrentRecipe::blocks_alone) {
             let block = model.block(index, &trace.hidden[index]).expect("a block");
             assert!(bits(&block) == bits(&trace.hidden[index + 1]), "{name}: block {index} alone");
         }
@@ -247,8 +260,7 @@ proptest! {
         steps in prop::collection::vec(step(), 1..12),
         seed in any::<u64>(),
     ) {
-        // The trained models are as large as all others together: they have tests of their own.
-        let (name, model) = &MODELS[which.index(RECIPES.len() + 1)];
+        let (name, model) = which.get(random_models());
         let variant = model.with(&settings(isa, threads, cache));
         for run in follow(&*variant, &steps, &mut Rng::new(seed)) {
             prop_assert_eq!(run.state.len(), run.tokens.len());
@@ -326,6 +338,20 @@ fn every_published_form_gives_the_logits_of_the_reference() {
         let blocks = recipe.layers * SEEDS as usize;
         // One code in about 1e5 lies so near a half that f32 and f64 part: a few blocks in a hundred. An error parts all.
         assert!(4 * changed <= blocks, "{}: {changed} of {blocks} blocks hold a changed code", recipe.name);
+    }
+}
+
+#[test]
+fn every_recurrent_form_gives_the_logits_of_the_reference() {
+    let promise = "every_recurrent_form_gives_the_logits_of_the_reference";
+    for (recipe, seed) in RecurrentRecipe::with_engines().flat_map(|recipe| [(recipe, 1), (recipe, 2), (recipe, 3)]) {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        recipe.write(folder.path(), seed);
+        let oracle = reference::open(folder.path(), GROUP_NORM_EPS);
+        let tokens = random_tokens(&mut Rng::new(seed), recipe.vocab, 29);
+        let (block, logits) = upstream::oracle(&*oracle, &*open(folder.path()), &tokens, recipe.blocks_alone())
+            .unwrap_or_else(|e| panic!("{} ({seed}): {e}", recipe.name));
+        report(promise, &format!("{} ({seed}): blocks {block:.1e}, logits {logits:.1e}", recipe.name));
     }
 }
 

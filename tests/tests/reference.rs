@@ -9,7 +9,7 @@ use promises::tensors::Tensors;
 #[test]
 fn the_reference_gives_the_golden_f64_logits() {
     let promise = "the_reference_gives_the_golden_f64_logits";
-    for golden in Golden::all(promise) {
+    for golden in Golden::transformers(promise) {
         let reference = Reference::open(&golden.folder);
         let pass = reference.run(&golden.tokens("main.input_ids"));
         let difference = largest_difference(&pass.logits, &golden.matrix("main.logits_f64"));
@@ -28,7 +28,7 @@ fn the_reference_gives_the_golden_f64_logits() {
 
 #[test]
 fn the_reference_continues_greedily_as_upstream_does() {
-    for golden in Golden::all("the_reference_continues_greedily_as_upstream_does") {
+    for golden in Golden::transformers("the_reference_continues_greedily_as_upstream_does") {
         let reference = Reference::open(&golden.folder);
         let mut tokens = golden.tokens("main.input_ids");
         for expected in golden.tokens("main.greedy_ids") {
@@ -42,7 +42,7 @@ fn the_reference_continues_greedily_as_upstream_does() {
 
 #[test]
 fn the_reference_quantises_activations_to_the_golden_codes() {
-    for golden in Golden::all("the_reference_quantises_activations_to_the_golden_codes") {
+    for golden in Golden::transformers("the_reference_quantises_activations_to_the_golden_codes") {
         let reference = Reference::open(&golden.folder);
         if reference.config.linears == Linears::Dense {
             continue;

@@ -80,6 +80,30 @@ impl<E: Element + bytemuck::Pod> Slice<E> {
             Slice::Owned(lines, count, _) => &bytemuck::cast_slice(lines.bytes())[..*count],
         }
     }
+
+    /// A copy of the matrix `[rows, cols]` as `[cols, rows]`.
+    fn transposed(&self, rows: usize, cols: usize) -> Slice<E> {
+        let count = rows * cols;
+        let mut lines = Lines::zeroed_for(Purpose::Weights, (count * size_of::<E>()).div_ceil(64));
+        lines.spread_over_nodes();
+        transpose(self.get(), rows, cols, &mut bytemuck::cast_slice_mut(lines.bytes_mut())[..count]);
+        Slice::Owned(Arc::new(lines), count, std::marker::PhantomData)
+    }
+}
+
+/// `from` `[rows, cols]` into `to` `[cols, rows]`.
+pub(crate) fn transpose<E: Copy>(from: &[E], rows: usize, cols: usize, to: &mut [E]) {
+    // Tiles, so that both sides stay within a few cache lines.
+    const TILE: usize = 16;
+    for top in (0..rows).step_by(TILE) {
+        for left in (0..cols).step_by(TILE) {
+            for r in top..rows.min(top + TILE) {
+                for c in left..cols.min(left + TILE) {
+                    to[c * rows + r] = from[r * cols + c];
+                }
+            }
+        }
+    }
 }
 
 impl Dense {
@@ -98,6 +122,30 @@ impl Dense {
     pub(crate) fn owned_bf16(lines: Lines, rows: usize, cols: usize) -> Dense {
         debug_assert!(lines.bytes().len() >= 2 * rows * cols);
         let values = Values::Bf16(Slice::Owned(Arc::new(lines), rows * cols, std::marker::PhantomData));
+        Dense { rows, cols, values }
+    }
+
+    /// A matrix of f32 in an own allocation.
+    pub(crate) fn owned_f32(lines: Lines, rows: usize, cols: usize) -> Dense {
+        debug_assert!(lines.bytes().len() >= 4 * rows * cols);
+        let values = Values::F32(Slice::Owned(Arc::new(lines), rows * cols, std::marker::PhantomData));
+        Dense { rows, cols, values }
+    }
+
+    /// The same numbers in the same order as `[rows, cols]`.
+    pub(crate) fn reshaped(self, rows: usize, cols: usize) -> Dense {
+        debug_assert_eq!(rows * cols, self.rows * self.cols);
+        Dense { rows, cols, ..self }
+    }
+
+    /// A copy, rows and columns exchanged.
+    pub(crate) fn transposed(&self) -> Dense {
+        let (rows, cols) = (self.cols, self.rows);
+        let values = match &self.values {
+            Values::F32(numbers) => Values::F32(numbers.transposed(self.rows, self.cols)),
+            Values::Bf16(numbers) => Values::Bf16(numbers.transposed(self.rows, self.cols)),
+            Values::F16(numbers) => Values::F16(numbers.transposed(self.rows, self.cols)),
+        };
         Dense { rows, cols, values }
     }
 
@@ -203,6 +251,19 @@ mod tests {
             assert_eq!(dense.to_f32(), numbers);
             assert_eq!(dense.not_finite(0..2), None);
         }
+    }
+
+    #[test]
+    fn transposing_exchanges_rows_and_columns() {
+        let (rows, cols) = (19, 37);
+        let numbers: Vec<bf16> = (0..rows * cols).map(|i| bf16::from_f32(i as f32)).collect();
+        let map = Map::copy(bytemuck::cast_slice(&numbers));
+        let dense = Dense::mapped(&map, 0..numbers.len() * 2, Format::Bf16, rows, cols);
+        let turned = dense.transposed();
+        assert_eq!((turned.rows(), turned.cols(), turned.format()), (cols, rows, Format::Bf16));
+        let (from, to) = (dense.to_f32(), turned.to_f32());
+        assert!((0..rows).all(|r| (0..cols).all(|c| from[r * cols + c] == to[c * rows + r])));
+        assert_eq!(turned.transposed().to_f32(), from);
     }
 
     #[test]

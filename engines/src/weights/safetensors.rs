@@ -2,6 +2,7 @@
 
 use super::dense::{Dense, Format};
 use super::map::Map;
+use super::tensor::Tensor;
 use super::{Source, TernaryForm, quantised};
 use crate::{Error, Result};
 use kernels::ternary::TernaryMatrix;
@@ -32,6 +33,11 @@ struct Shard {
 
 /// The largest index file that is read.
 const MAX_INDEX_BYTES: u64 = 64 << 20;
+
+/// Whether bytes are meant to be a safetensors file: the length of its header, which is never large, and the header.
+pub(crate) fn is_safetensors(bytes: &[u8]) -> bool {
+    bytes.get(4..9) == Some(b"\0\0\0\0{")
+}
 
 impl Shard {
     fn new(file: String, map: Arc<Map>) -> Result<Shard> {
@@ -100,7 +106,12 @@ impl Files {
 
     /// The tensors of one file's bytes.
     pub(crate) fn from_bytes(place: &str, bytes: &[u8]) -> Result<Files> {
-        Ok(Files::single(place.to_string(), Shard::new(place.to_string(), Map::copy(bytes))?))
+        Files::from_map(place, Map::copy(bytes))
+    }
+
+    /// The tensors of one file.
+    pub(crate) fn from_map(place: &str, map: Arc<Map>) -> Result<Files> {
+        Ok(Files::single(place.to_string(), Shard::new(place.to_string(), map)?))
     }
 
     fn single(place: String, shard: Shard) -> Files {
@@ -179,27 +190,40 @@ impl Found<'_> {
         }
     }
 
-    fn dense(&self, rows: usize, cols: usize) -> Result<Dense> {
-        Ok(Dense::mapped(self.map, self.range.clone(), self.format()?, rows, cols))
+    /// The numbers, if they are floats.
+    fn tensor(&self) -> Result<Tensor> {
+        let format = self.format()?;
+        let count = self.range.len() / format.bytes();
+        let numbers = Dense::mapped(self.map, self.range.clone(), format, 1, count);
+        Ok(Tensor::new(self.file, &self.name, self.shape.to_vec(), numbers))
     }
 }
 
 impl Source for Files {
     fn vector(&self, name: &str, width: usize) -> Result<Vec<f32>> {
-        let found = self.find(name)?;
-        found.expect_shape(&[width])?;
-        let dense = found.dense(1, width)?;
-        if let Some((_, at, value)) = dense.not_finite(0..1) {
-            return Err(found.wrong(format!("number {at} is {value}")));
-        }
-        Ok(dense.to_f32())
+        self.find(name)?.tensor()?.vector(width)
+    }
+
+    fn flat(&self, name: &str, len: usize) -> Result<Vec<f32>> {
+        self.find(name)?.tensor()?.flat(len)
     }
 
     fn dense(&self, name: &str, rows: usize, cols: usize) -> Result<Dense> {
-        let found = self.find(name)?;
-        let format = found.format()?;
-        found.expect_shape(&[rows, cols])?;
-        Ok(Dense::mapped(found.map, found.range, format, rows, cols))
+        self.find(name)?.tensor()?.dense(rows, cols)
+    }
+
+    fn dense_transposed(&self, name: &str, rows: usize, cols: usize) -> Result<Dense> {
+        self.find(name)?.tensor()?.dense_transposed(rows, cols)
+    }
+
+    fn shape(&self, name: &str) -> Option<Vec<usize>> {
+        Some(self.find(name).ok()?.shape.to_vec())
+    }
+
+    fn names(&self) -> Vec<String> {
+        let mut names: Vec<String> = self.index.keys().cloned().collect();
+        names.sort_unstable();
+        names
     }
 
     fn ternary(&self, name: &str, rows: usize, cols: usize, form: TernaryForm) -> Result<(TernaryMatrix, f64)> {
@@ -229,11 +253,7 @@ impl Source for Files {
     }
 
     fn check_names(&self, known: &dyn Fn(&str) -> bool) -> Result<()> {
-        // The first in alphabetical order, so that the message is always the same.
-        match self.index.keys().filter(|name| !known(name)).min() {
-            None => Ok(()),
-            Some(name) => Err(Error::tensor(&self.place, name, "not part of the model that config.json describes")),
-        }
+        super::check_known(&self.place, self.index.keys(), known)
     }
 }
 
@@ -244,7 +264,7 @@ impl Files {
         if !matches!(found.shape, [] | [1]) {
             return Err(found.wrong(format!("expected one number, found shape {:?}", found.shape)));
         }
-        let scale = found.dense(1, 1)?.to_f32()[0];
+        let scale = found.tensor()?.first();
         if !(scale.is_finite() && scale > 0.0) {
             return Err(found.wrong(format!("expected a number above 0, found {scale}")));
         }

@@ -11,11 +11,14 @@ use crate::Result;
 use kernels::memory::Purpose;
 use kernels::ternary::{Layout, TernaryMatrix};
 use kernels::{Lines, Rng};
+use std::ops::Range;
 
 /// Every tensor is a function of the seed and its name.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Synthetic {
     pub(crate) seed: u64,
+    /// Between what the numbers of a vector lie, by its name.
+    pub(crate) range: fn(&str) -> Range<f32>,
 }
 
 /// P(weight is not 0) of [`TernaryMatrix::random`].
@@ -30,10 +33,15 @@ impl Synthetic {
 }
 
 impl Source for Synthetic {
-    /// Gains near 1; biases are not asked for.
+    /// Uniform in the range that the architecture names.
     fn vector(&self, name: &str, width: usize) -> Result<Vec<f32>> {
         let mut rng = self.rng(name);
-        Ok((0..width).map(|_| 0.75 + 0.5 * rng.unit()).collect())
+        let Range { start, end } = (self.range)(name);
+        Ok((0..width).map(|_| start + (end - start) * rng.unit()).collect())
+    }
+
+    fn flat(&self, name: &str, len: usize) -> Result<Vec<f32>> {
+        self.vector(name, len)
     }
 
     /// Uniform in sign, with magnitudes uniform in [m, 2m): one word for four numbers.
@@ -52,6 +60,19 @@ impl Source for Synthetic {
             }
         }
         Ok(Dense::owned_bf16(lines, rows, cols))
+    }
+
+    /// Random either way round.
+    fn dense_transposed(&self, name: &str, rows: usize, cols: usize) -> Result<Dense> {
+        self.dense(name, rows, cols)
+    }
+
+    fn shape(&self, _: &str) -> Option<Vec<usize>> {
+        None
+    }
+
+    fn names(&self) -> Vec<String> {
+        Vec::new()
     }
 
     fn ternary(&self, name: &str, rows: usize, cols: usize, _: TernaryForm) -> Result<(TernaryMatrix, f64)> {

@@ -130,7 +130,7 @@ fn facts_add_up() {
     let linear = LAYERS * (WIDTH * 64 * 2 + WIDTH * 32 * 2 + 3 * WIDTH * INNER);
     let vectors = WIDTH + LAYERS * (2 * WIDTH + 64 + INNER);
     assert_eq!(facts.parameters, (linear + vectors + 2 * VOCAB * WIDTH) as u64);
-    assert_eq!((facts.layers, facts.width, facts.vocab, facts.context), (LAYERS, WIDTH, VOCAB, CONTEXT));
+    assert_eq!((facts.layers, facts.width, facts.vocab, facts.context), (LAYERS, WIDTH, VOCAB, Some(CONTEXT)));
     assert_eq!((facts.linear_operations, facts.head_operations), (2 * linear as u64, 2 * (VOCAB * WIDTH) as u64));
     assert_eq!((facts.linear_bytes, facts.head_bytes), (linear as u64 / 4, 4 * (VOCAB * WIDTH) as u64));
     assert_eq!(facts.other_bytes, 4 * (vectors + WIDTH) as u64);

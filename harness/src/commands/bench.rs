@@ -254,8 +254,8 @@ fn tests(args: &Args, facts: &Facts) -> Result<Vec<Test>> {
     for depth in &args.depth {
         for test in &tests {
             let (Test::Prompt(tokens) | Test::Generate(tokens)) = test;
-            if depth.checked_add(*tokens).is_none_or(|needed| needed > facts.context) {
-                let context = facts.context;
+            if depth.checked_add(*tokens).is_none_or(|needed| !facts.holds(needed)) {
+                let context = facts.context.unwrap_or(usize::MAX);
                 return Err(UserError::new(format!(
                     "{tokens} tokens after {depth} do not fit: the model's context holds {context}"
                 )));

@@ -95,8 +95,7 @@ pub fn run(args: Args) -> Result<()> {
     };
     let mut prompt: Vec<Token> = tokenizer.bos().into_iter().collect();
     prompt.extend(tokenizer.encode(&args.prompt)?);
-    let context = loaded.model.facts().context;
-    if prompt.len() > context {
+    if let Some(context) = loaded.model.facts().context.filter(|context| prompt.len() > *context) {
         let (name, len) = (&loaded.name, prompt.len());
         return Err(UserError::new(format!("the prompt has {len} tokens, but the context of {name} holds {context}")));
     }

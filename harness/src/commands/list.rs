@@ -1,7 +1,7 @@
 //! `harness list`: everything that has a name.
 
 use anyhow::Result;
-use engines::{ARCHITECTURES, SHAPES};
+use engines::{ARCHITECTURES, NamedShape, SHAPES};
 use kernels::Isa;
 use kernels::probe::Tolerance;
 use kernels::ternary::Layout;
@@ -52,12 +52,10 @@ struct ModelLine {
 #[derive(Serialize)]
 struct ShapeLine {
     name: String,
-    width: usize,
-    inner: usize,
-    layers: usize,
-    heads: usize,
-    kv_heads: usize,
-    vocab: usize,
+    architecture: String,
+    layers: u64,
+    width: u64,
+    vocab: u64,
 }
 
 #[derive(Serialize)]
@@ -134,18 +132,7 @@ fn everything(guests: &Guests) -> Result<Everything> {
                 description: card.description,
             })
             .collect(),
-        shapes: SHAPES
-            .iter()
-            .map(|s| ShapeLine {
-                name: format!("synthetic:{}", s.name),
-                width: s.width,
-                inner: s.inner,
-                layers: s.layers,
-                heads: s.heads,
-                kv_heads: s.kv_heads,
-                vocab: s.vocab,
-            })
-            .collect(),
+        shapes: SHAPES.iter().map(shape).collect::<Result<_>>()?,
         architectures: ARCHITECTURES
             .iter()
             .map(|a| ArchitectureLine { name: a.name, recognised_by: a.recognised_by, source: a.source })
@@ -169,6 +156,19 @@ fn everything(guests: &Guests) -> Result<Everything> {
     })
 }
 
+/// What a shape's config says of it.
+fn shape(shape: &NamedShape) -> Result<ShapeLine> {
+    let config: serde_json::Value = serde_json::from_str(shape.config)?;
+    let number = |key: &str| config[key].as_u64().unwrap_or(0);
+    Ok(ShapeLine {
+        name: format!("synthetic:{}", shape.name),
+        architecture: config["model_type"].as_str().unwrap_or_default().to_string(),
+        layers: number("num_hidden_layers"),
+        width: number("hidden_size"),
+        vocab: number("vocab_size"),
+    })
+}
+
 fn text(all: &Everything) -> String {
     let yes = |is: bool| if is { "yes" } else { "no" }.to_string();
     let parts = [
@@ -184,11 +184,10 @@ fn text(all: &Everything) -> String {
             }),
         ),
         table::plain(
-            ["shape", "layers", "width", "inner", "heads", "kv heads", "vocabulary"],
+            ["shape", "architecture", "layers", "width", "vocabulary"],
             all.shapes.iter().map(|s| {
-                let numbers = [s.layers, s.width, s.inner, s.heads, s.kv_heads, s.vocab].map(|n| n.to_string());
-                let [layers, width, inner, heads, kv, vocab] = numbers;
-                [s.name.clone(), layers, width, inner, heads, kv, vocab]
+                let [layers, width, vocab] = [s.layers, s.width, s.vocab].map(|n| n.to_string());
+                [s.name.clone(), s.architecture.clone(), layers, width, vocab]
             }),
         ),
         table::plain(

@@ -52,8 +52,8 @@ pub fn run(args: Args) -> Result<()> {
         let (name, vocab) = (&loaded.name, facts.vocab);
         return Err(UserError::new(format!("token {token} is outside the vocabulary of {name}, which has {vocab}")));
     }
-    if args.tokens.len() > facts.context {
-        let (name, len, context) = (&loaded.name, args.tokens.len(), facts.context);
+    if let Some(context) = facts.context.filter(|context| args.tokens.len() > *context) {
+        let (name, len) = (&loaded.name, args.tokens.len());
         return Err(UserError::new(format!("{len} tokens: the context of {name} holds {context}")));
     }
     let piece = if args.stepwise { 1 } else { args.tokens.len() };

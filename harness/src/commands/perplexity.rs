@@ -91,7 +91,7 @@ pub fn run(args: Args) -> Result<()> {
     let documents = documents(&args, &text)?;
     let loaded = model::load(&args.model, &settings)?;
     let facts = loaded.model.facts();
-    let context = args.context.unwrap_or(DEFAULT_CONTEXT.min(facts.context));
+    let context = args.context.unwrap_or(facts.context.map_or(DEFAULT_CONTEXT, |most| most.min(DEFAULT_CONTEXT)));
     let config = ScoreConfig { context, max_tokens: args.max_tokens };
 
     let start = Instant::now();

@@ -1,5 +1,6 @@
 //! The experiments: one file each; [`EXPERIMENTS`](crate::experiment::EXPERIMENTS) lists them.
 
+pub mod context;
 pub mod kernels;
 pub mod perplexity;
 pub mod predicted;

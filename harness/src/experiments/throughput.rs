@@ -89,7 +89,7 @@ pub enum Levels {
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Row {
     /// A model that was loaded.
-    Model(ModelRow),
+    Model(Box<ModelRow>),
     /// The speed of a model in one setting.
     Speed(Box<SpeedRow>),
 }
@@ -105,8 +105,8 @@ pub struct ModelRow {
     pub weights: String,
     /// Numbers in the weights.
     pub parameters: Determined<u64>,
-    /// Positions that the model can tell apart.
-    pub context: usize,
+    /// Positions that the model can tell apart; none where there is no limit.
+    pub context: Option<usize>,
     /// Bytes that a token reads of the linear layers.
     pub linear_bytes: Determined<u64>,
     /// Bytes that a token reads of the head.
@@ -115,6 +115,9 @@ pub struct ModelRow {
     pub other_bytes: Determined<u64>,
     /// Bytes of cache that a token reads for each earlier position.
     pub cache_bytes_per_position: Determined<u64>,
+    /// Bytes of recurrent memory, which every token reads and writes.
+    #[serde(default)]
+    pub state_bytes: Determined<u64>,
     /// Operations of a token in the linear layers.
     pub linear_operations: Determined<u64>,
     /// Operations of a token in the head.
@@ -153,7 +156,7 @@ pub struct SpeedRow {
     pub head_bytes: u64,
     /// The same of norms, biases and embedding.
     pub other_bytes: u64,
-    /// The same of the cache.
+    /// The same of the cache, or of recurrent memory read and written.
     pub cache_bytes: u64,
     /// Operations of the linear layers for a token (decode) or the whole prompt (prefill).
     pub linear_operations: u64,
@@ -240,7 +243,7 @@ impl Experiment for Throughput {
             for name in entry.names() {
                 bar.set_message(format!("loading {name}"));
                 let (loaded, row) = load(config, &name, lab)?;
-                emit(Row::Model(row))?;
+                emit(Row::Model(Box::new(row)))?;
                 packings.push((name, loaded.model));
                 bar.inc(1);
             }
@@ -280,9 +283,10 @@ fn told(test: &Test) -> String {
 /// The test within the model's context: a prompt is cut, and decoding starts earlier.
 fn bounded(test: &Test, facts: &Facts) -> Test {
     let mut test = test.clone();
-    test.prefill = test.prefill.map(|prompt| prompt.min(facts.context));
-    test.decode = test.decode.map(|steps| steps.min(facts.context));
-    test.depth = test.depth.min(facts.context - test.decode.unwrap_or(0));
+    let Some(context) = facts.context else { return test };
+    test.prefill = test.prefill.map(|prompt| prompt.min(context));
+    test.decode = test.decode.map(|steps| steps.min(context));
+    test.depth = test.depth.min(context - test.decode.unwrap_or(0));
     test
 }
 
@@ -306,6 +310,7 @@ fn load(config: &Config, name: &str, lab: &Lab) -> Result<(Loaded, ModelRow)> {
         head_bytes: determined(facts.head_bytes),
         other_bytes: determined(facts.other_bytes),
         cache_bytes_per_position: determined(facts.cache_bytes_per_position),
+        state_bytes: determined(facts.state_bytes),
         linear_operations: determined(facts.linear_operations),
         head_operations: determined(facts.head_operations),
         load_s: Timed::once(seconds),

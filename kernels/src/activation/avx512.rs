@@ -1,8 +1,8 @@
 //! Sixteen at a time.
 
-use super::scalar::{CUBIC, FLOOR, TWO_SQRT_TWO_OVER_PI};
+use super::scalar::{CUBIC, FASTEST, FLOOR, TWO_SQRT_TWO_OVER_PI};
 use crate::lanes::x86::{map_avx512, zip_avx512};
-use crate::math::avx512::{normal_cdf, sigmoid as logistic};
+use crate::math::avx512::{self as math, normal_cdf, sigmoid as logistic};
 use std::arch::x86_64::*;
 
 #[inline]
@@ -13,7 +13,7 @@ fn gated(x: __m512, gate: __m512) -> __m512 {
 
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,avx2,fma")]
-fn silu16(x: __m512) -> __m512 {
+pub(crate) fn silu16(x: __m512) -> __m512 {
     gated(x, logistic(x))
 }
 
@@ -54,6 +54,31 @@ pub(crate) fn gelu_erf(x: &mut [f32]) {
 #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,avx2,fma")]
 pub(crate) fn squared_relu(x: &mut [f32]) {
     map_avx512(x, |x| squared_relu16(x));
+}
+
+#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,avx2,fma")]
+pub(crate) fn exp(x: &mut [f32]) {
+    map_avx512(x, |x| math::exp(x));
+}
+
+#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,avx2,fma")]
+pub(crate) fn tanh(x: &mut [f32]) {
+    map_avx512(x, |x| math::tanh(x));
+}
+
+#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,avx2,fma")]
+pub(crate) fn softplus(x: &mut [f32]) {
+    map_avx512(x, |x| math::softplus(x));
+}
+
+#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,avx2,fma")]
+pub(crate) fn exp_decay(x: &mut [f32]) {
+    map_avx512(x, |x| math::exp(_mm512_xor_ps(math::exp(x), _mm512_set1_ps(-0.0))));
+}
+
+#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,avx2,fma")]
+pub(crate) fn sigmoid_decay(x: &mut [f32]) {
+    map_avx512(x, |x| math::exp(_mm512_mul_ps(logistic(x), _mm512_set1_ps(-FASTEST))));
 }
 
 #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,avx2,fma")]

@@ -73,6 +73,13 @@ op!(GeluErf, "activation/gelu_erf", gelu_erf, 40, 8, |kernels, x, _| kernels.act
 op!(SquaredRelu, "activation/squared_relu", squared_relu, 2, 8, |kernels, x, _| {
     kernels.activate(Activation::SquaredRelu, x)
 });
+op!(Exp, "activation/exp", exp, 16, 8, |kernels, x, _| kernels.activate(Activation::Exp, x));
+op!(Tanh, "activation/tanh", tanh, 28, 8, |kernels, x, _| kernels.activate(Activation::Tanh, x));
+op!(Softplus, "activation/softplus", softplus, 36, 8, |kernels, x, _| kernels.activate(Activation::Softplus, x));
+op!(ExpDecay, "activation/exp_decay", exp_decay, 30, 8, |kernels, x, _| kernels.activate(Activation::ExpDecay, x));
+op!(SigmoidDecay, "activation/sigmoid_decay", sigmoid_decay, 34, 8, |kernels, x, _| {
+    kernels.activate(Activation::SigmoidDecay, x)
+});
 op!(SwiGlu, "activation/swiglu", swiglu, 20, 12, |kernels, x, up| kernels.activate_gated(Gate::SwiGlu, x, up));
 op!(SquaredReluGlu, "activation/squared_relu_glu", squared_relu_glu, 3, 12, |kernels, x, up| {
     kernels.activate_gated(Gate::SquaredReluGlu, x, up)

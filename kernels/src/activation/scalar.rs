@@ -1,6 +1,6 @@
 //! The specification.
 
-use crate::math::scalar::{normal_cdf, sigmoid as logistic};
+use crate::math::scalar::{self as math, normal_cdf, sigmoid as logistic};
 
 /// All gates here are exactly 0 below this; an argument is clamped to it before the product, so that minus infinity
 /// gives -0 (the limit) and not infinity times 0.
@@ -9,6 +9,8 @@ pub(crate) const FLOOR: f32 = -128.0;
 pub(crate) const TWO_SQRT_TWO_OVER_PI: f32 = 1.595_769;
 /// The weight of the cubic term in the tanh form of GELU.
 pub(crate) const CUBIC: f32 = 0.044_715;
+/// The fastest decay of RWKV-7 is e to minus this, which is e^-0.5 in six digits: its models were trained with them.
+pub(crate) const FASTEST: f32 = 0.606_531;
 
 /// x times a gate in 0..=1 that is 0 from `FLOOR` down.
 fn gated(x: f32, gate: f32) -> f32 {
@@ -16,7 +18,7 @@ fn gated(x: f32, gate: f32) -> f32 {
     (if x < FLOOR { FLOOR } else { x }) * gate
 }
 
-fn silu_one(x: f32) -> f32 {
+pub(crate) fn silu_one(x: f32) -> f32 {
     gated(x, logistic(x))
 }
 
@@ -53,6 +55,26 @@ pub(crate) fn gelu_erf(x: &mut [f32]) {
 
 pub(crate) fn squared_relu(x: &mut [f32]) {
     x.iter_mut().for_each(|x| *x = squared_relu_one(*x));
+}
+
+pub(crate) fn exp(x: &mut [f32]) {
+    x.iter_mut().for_each(|x| *x = math::exp(*x));
+}
+
+pub(crate) fn tanh(x: &mut [f32]) {
+    x.iter_mut().for_each(|x| *x = math::tanh(*x));
+}
+
+pub(crate) fn softplus(x: &mut [f32]) {
+    x.iter_mut().for_each(|x| *x = math::softplus(*x));
+}
+
+pub(crate) fn exp_decay(x: &mut [f32]) {
+    x.iter_mut().for_each(|x| *x = math::exp(-math::exp(*x)));
+}
+
+pub(crate) fn sigmoid_decay(x: &mut [f32]) {
+    x.iter_mut().for_each(|x| *x = math::exp(logistic(*x) * -FASTEST));
 }
 
 pub(crate) fn swiglu(gate: &mut [f32], up: &[f32]) {

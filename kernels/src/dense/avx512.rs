@@ -113,7 +113,7 @@ impl<E: Widen> Product for Dense<'_, E> {
 /// Four sums of sixteen lanes, each folded as [`crate::lanes::fold`] does, in a third of the instructions.
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,avx2,fma")]
-fn fold_four([a, b, c, d]: [__m512; 4]) -> __m128 {
+pub(super) fn fold_four([a, b, c, d]: [__m512; 4]) -> __m128 {
     // Halves of a and b beside each other, then of c and d; then quarters of all four, one to a 128-bit lane.
     let halves = |a, b| {
         let low = _mm512_shuffle_f32x4::<0b01_00_01_00>(a, b);

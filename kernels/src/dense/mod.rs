@@ -17,8 +17,8 @@
 //! **Tried and dropped** blocks of two, six and eight rows (10 to 30 % slower than four: activations come from the
 //! second-level cache, weights pay for widening); prefetching in blocks of many tokens (5 % slower).
 //!
-//! **Not done** blocking over columns, which needs room for sixteen lanes of every product; bf16 arithmetic (`vdpbf16ps`
-//! rounds its inputs and its sums: other bits).
+//! **Not done** blocking over columns, which needs room for sixteen lanes of every product; bf16 arithmetic, which
+//! wants activations in bf16 (`dense/bf16_dp`).
 
 use crate::probe::{Op, Shape, Work};
 use crate::{Element, Kernels, Rng};
@@ -28,6 +28,7 @@ use std::marker::PhantomData;
 pub(crate) mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx512;
+pub mod bf16_dp;
 pub mod int8;
 pub(crate) mod scalar;
 

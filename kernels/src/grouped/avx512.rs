@@ -1,11 +1,12 @@
 //! What the AVX-512 variants of the layouts share: the walk over groups and the float half of it. Within a group each
 //! layout has its own way ([`Dots`]). One token walks eight tiles far apart as memory streams of their own; more share
-//! the weights that are loaded and unpacked.
+//! the weights that are loaded and unpacked. The lines of a group are walked in a loop that is not unrolled, so that sums
+//! and the products of the group stay in registers, 24 of them at most.
 
 use super::format::{PAIR, TILE_ROWS};
 use super::{Activations, Weights};
 use crate::Line;
-use crate::blocking::{Product, walk};
+use crate::blocking::{Product, turns, walk};
 use crate::transpose::avx512::{first, square16};
 use std::arch::x86_64::*;
 use std::array;
@@ -22,7 +23,8 @@ pub(crate) trait Dots {
     const CODE_LINES: usize;
 
     /// The inner products of one group of N tiles and of T tokens. `lines` point to the group's codes; `codes` to the
-    /// tokens' eight dwords; `sums` are the sums of those.
+    /// tokens' eight dwords; `sums` are the sums of those. `turns` is [`Dots::CODE_LINES`], hidden by
+    /// [`crate::blocking::turns`].
     ///
     /// # Safety
     /// The pointers must be good for that; the CPU has the AVX-512 level.
@@ -30,6 +32,7 @@ pub(crate) trait Dots {
         lines: [*const __m512i; N],
         codes: [*const i32; T],
         sums: [i32; T],
+        turns: usize,
     ) -> [[__m512i; T]; N];
 }
 
@@ -74,23 +77,25 @@ impl<D: Dots> Product for Grouped<'_, D> {
         let token: [usize; T] = array::from_fn(|t| (tokens.start + t).min(tokens.end - 1));
         let groups = x.groups();
         let codes = token.map(|t| x.codes[t * x.stride..][..x.stride].as_ptr().cast::<i32>());
-        let scales = token.map(|t| &x.scales[t * groups..][..groups]);
-        let code_sums = token.map(|t| &x.sums[t * groups..][..groups]);
+        let scales = token.map(|t| x.scales[t * groups..][..groups].as_ptr());
+        let code_sums = token.map(|t| x.sums[t * groups..][..groups].as_ptr());
+        let turns = turns(D::CODE_LINES);
         let mut sums = [[_mm512_setzero_ps(); T]; N];
         for g in 0..groups {
             let block = g / PAIR * (1 + PAIR * D::CODE_LINES);
             let first = block + 1 + g % PAIR * D::CODE_LINES;
             // SAFETY: a tile has a block for each two groups, a block a line of scales and then the groups' lines; a
-            // token has 32 codes, eight dwords, a group.
+            // token has 32 codes, eight dwords, one scale and one sum a group.
             let dots = unsafe {
                 let lines = lines.map(|lines| lines.add(first));
-                D::dots(lines, codes.map(|codes| codes.add(8 * g)), code_sums.map(|sums| sums[g]))
+                D::dots(lines, codes.map(|codes| codes.add(8 * g)), code_sums.map(|sums| *sums.add(g)), turns)
             };
             for ((sums, dots), lines) in sums.iter_mut().zip(dots).zip(lines) {
                 // SAFETY: as above.
                 let tile_scales = unsafe { tile_scales(lines.add(block), g % PAIR) };
                 for ((sum, dot), scales) in sums.iter_mut().zip(dots).zip(scales) {
-                    let product = _mm512_mul_ps(tile_scales, _mm512_set1_ps(scales[g]));
+                    // SAFETY: as above.
+                    let product = _mm512_mul_ps(tile_scales, _mm512_set1_ps(unsafe { *scales.add(g) }));
                     *sum = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), product, *sum);
                 }
             }

@@ -1,7 +1,8 @@
 //! Sixteen at a time, operation for operation as in the specification.
 
 use super::scalar::{
-    EXP_COEFFICIENTS, EXP_MAX, EXP_MIN, LN2_HIGH, LN2_LOW, LOG2_E, ROUND, TAIL_COEFFICIENTS, TAIL_END, TAIL_SLOPE,
+    EXP_COEFFICIENTS, EXP_MAX, EXP_MIN, EXP2_COEFFICIENTS, EXP2_LEAST, LN2_HIGH, LN2_LOW, LOG_COEFFICIENTS, LOG2_E,
+    ROUND, TAIL_COEFFICIENTS, TAIL_END, TAIL_SLOPE, TANH_COEFFICIENTS, TANH_MIDDLE,
 };
 use std::arch::x86_64::*;
 
@@ -27,12 +28,68 @@ pub(crate) fn exp(x: __m512) -> __m512 {
     _mm512_maskz_mul_ps(kept, _mm512_add_ps(y, y), half_scale)
 }
 
+/// [`super::scalar::exp2`] of N registers side by side: one alone would wait for itself at each of a dozen steps. One
+/// instruction rounds, another adds to the exponent.
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,avx2,fma")]
+pub(crate) fn exp2<const N: usize>(x: [__m512; N]) -> [__m512; N] {
+    let (mut n, mut f) = (x, x);
+    let mut p = [_mm512_set1_ps(EXP2_COEFFICIENTS[0]); N];
+    for i in 0..N {
+        n[i] = _mm512_roundscale_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>(x[i]);
+        f[i] = _mm512_sub_ps(x[i], n[i]);
+    }
+    for c in &EXP2_COEFFICIENTS[1..] {
+        for i in 0..N {
+            p[i] = _mm512_fmadd_ps(p[i], f[i], _mm512_set1_ps(*c));
+        }
+    }
+    for i in 0..N {
+        // Not less than, so that NaN passes.
+        let kept = _mm512_cmp_ps_mask::<_CMP_NLT_UQ>(n[i], _mm512_set1_ps(EXP2_LEAST));
+        p[i] = _mm512_maskz_scalef_ps(kept, p[i], n[i]);
+    }
+    p
+}
+
 /// [`super::scalar::sigmoid`].
 #[inline]
 #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,avx2,fma")]
 pub(crate) fn sigmoid(x: __m512) -> __m512 {
     let one = _mm512_set1_ps(1.0);
     _mm512_div_ps(one, _mm512_add_ps(one, exp(_mm512_xor_ps(x, _mm512_set1_ps(-0.0)))))
+}
+
+/// [`super::scalar::tanh`].
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,avx2,fma")]
+pub(crate) fn tanh(x: __m512) -> __m512 {
+    let one = _mm512_set1_ps(1.0);
+    let a = _mm512_abs_ps(x);
+    let square = _mm512_mul_ps(a, a);
+    let mut p = _mm512_set1_ps(TANH_COEFFICIENTS[0]);
+    for c in &TANH_COEFFICIENTS[1..] {
+        p = _mm512_fmadd_ps(p, square, _mm512_set1_ps(*c));
+    }
+    let quotient = _mm512_div_ps(_mm512_set1_ps(2.0), _mm512_add_ps(exp(_mm512_add_ps(a, a)), one));
+    let is_small = _mm512_cmp_ps_mask::<_CMP_LT_OQ>(a, _mm512_set1_ps(TANH_MIDDLE));
+    let large = _mm512_sub_ps(one, quotient);
+    let y = _mm512_mask_mov_ps(large, is_small, _mm512_fmadd_ps(_mm512_mul_ps(a, square), p, a));
+    _mm512_or_ps(y, _mm512_and_ps(_mm512_set1_ps(-0.0), x))
+}
+
+/// [`super::scalar::softplus`].
+#[inline]
+#[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,avx2,fma")]
+pub(crate) fn softplus(x: __m512) -> __m512 {
+    let u = exp(_mm512_or_ps(x, _mm512_set1_ps(-0.0)));
+    let mut q = _mm512_set1_ps(LOG_COEFFICIENTS[0]);
+    for c in &LOG_COEFFICIENTS[1..] {
+        q = _mm512_fmadd_ps(q, u, _mm512_set1_ps(*c));
+    }
+    let log = _mm512_fmadd_ps(_mm512_mul_ps(u, u), q, u);
+    // The second operand is the result where one is NaN.
+    _mm512_add_ps(_mm512_max_ps(_mm512_setzero_ps(), x), log)
 }
 
 /// [`super::scalar::normal_cdf`].

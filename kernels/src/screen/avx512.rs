@@ -1,7 +1,7 @@
 //! The product of [`crate::grouped`] for one token, and beside it the sum of scales times norms: two instructions more
 //! for sixteen rows and 32 columns. Eight tiles far apart are eight memory streams.
 
-use crate::blocking::{Product, walk};
+use crate::blocking::{Product, turns, walk};
 use crate::grouped::avx512::{Dots, Grouped, tile_scales};
 use crate::grouped::format::{PAIR, TILE_ROWS};
 use crate::grouped::q4::avx512::Nibbles;
@@ -50,13 +50,14 @@ impl<D: Dots> Product for Scores<'_, D> {
         let Grouped { weights, x, .. } = self.grouped;
         let lines = tiles.map(|tile| self.grouped.tile(tile).as_ptr().cast::<__m512i>());
         let codes = x.codes[..x.stride].as_ptr().cast::<i32>();
+        let turns = turns(D::CODE_LINES);
         let mut sums = [[_mm512_setzero_ps(); 2]; N];
         for (g, ((norm, scale), sum)) in self.norms.iter().zip(x.scales).zip(x.sums).enumerate() {
             let block = g / PAIR * (1 + PAIR * D::CODE_LINES);
             let first = block + 1 + g % PAIR * D::CODE_LINES;
             // SAFETY: a tile has a block for each two groups, a block a line of scales and then the groups' lines; a
             // token has 32 codes, eight dwords, a group.
-            let dots = unsafe { D::dots(lines.map(|lines| lines.add(first)), [codes.add(8 * g)], [*sum]) };
+            let dots = unsafe { D::dots(lines.map(|lines| lines.add(first)), [codes.add(8 * g)], [*sum], turns) };
             for ((sums, [dot]), lines) in sums.iter_mut().zip(dots).zip(lines) {
                 // SAFETY: as above.
                 let scales = unsafe { tile_scales(lines.add(block), g % PAIR) };

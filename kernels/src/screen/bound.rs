@@ -30,26 +30,26 @@
 use crate::grouped::{Activations, GroupedMatrix};
 
 /// What underflow can add to the difference for each group.
-const TINY: f32 = f32::from_bits((127 - 120) << 23);
+pub(crate) const TINY: f32 = f32::from_bits((127 - 120) << 23);
 /// 2^100: norms of tokens stay below it, alone and times norms of rows.
-const LIMIT: f64 = (1u128 << 100) as f64;
+pub(crate) const LIMIT: f64 = (1u128 << 100) as f64;
 /// The largest ratio of residual and scale that is worth keeping; a scale of 0 has none.
 const RATIO: f64 = 1024.0;
 /// The unit roundoff of f32.
-const UNIT: f64 = 1.0 / (1 << 24) as f64;
+pub(crate) const UNIT: f64 = 1.0 / (1 << 24) as f64;
 /// Outweighs the roundings of a norm in f64: half a unit of 2^-52 for each of at most [`MAX_COLUMNS`] additions.
-const NORM: f64 = 1.0 + 1.0 / (1 << 30) as f64;
+pub(crate) const NORM: f64 = 1.0 + 1.0 / (1 << 30) as f64;
 /// Columns are fewer than this.
 pub(crate) const MAX_COLUMNS: usize = 1 << 20;
 
 /// Higham's gamma.
-fn gamma(roundings: usize) -> f64 {
+pub(crate) fn gamma(roundings: usize) -> f64 {
     let n = roundings as f64 * UNIT;
     n / (1.0 - n)
 }
 
 /// The smallest f32 that is not below `value`, which is not negative.
-fn above(value: f64) -> f32 {
+pub(crate) fn above(value: f64) -> f32 {
     let near = value as f32;
     if f64::from(near) < value { near.next_up() } else { near }
 }

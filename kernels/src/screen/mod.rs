@@ -33,11 +33,11 @@
 //! **Tried and dropped** bounds row by row in a struct (the compiler makes no vectors of it).
 //!
 //! **Not done** a floor of lower bounds, which the logits of the best scores exceed by up to twice the bound; three
-//! stages; copies of fewer bits: R bits leave at least 2^-R of a row's norm, so three of them bound a logit of C = 2560
-//! within 6 s at best and two within 13 s. A copy of the directions that tokens prefer would say more, and needs tokens
-//! to learn them from.
+//! stages. Copies of fewer bits are [`planes`]. A copy of the directions that tokens prefer would say more, and needs
+//! tokens to learn them from.
 
 mod bound;
+pub mod planes;
 
 use crate::grouped::codes::Codes;
 use crate::grouped::{Activations, GroupedMatrix, GroupedRows, Layout, PackError, Weights};
@@ -288,12 +288,41 @@ impl Kernels {
         let read = if bound.is_some() { screen.bytes() } else { 0 };
         if 2 * count >= rows {
             // Rows in streams are read faster than rows here and there.
-            head.logits(self, x, codes, 0..rows, &mut out[..rows]);
-            self.top_k(&out[..rows], tokens);
-            tokens.iter().zip(logits).for_each(|(token, logit)| *logit = out[*token as usize]);
+            self.whole(head, x, codes, out, tokens, logits);
             return Spent { rows, bytes: read + head_bytes, head_bytes };
         }
-        let candidates = &candidates[..count];
+        self.among(head, x, codes, &candidates[..count], out, tokens, logits);
+        Spent { rows: count, bytes: read + count * head.row_bytes(), head_bytes }
+    }
+
+    /// The best of all rows. `out` has room for their logits.
+    fn whole<H: Head>(
+        &self,
+        head: &H,
+        x: &[f32],
+        codes: Activations<'_>,
+        out: &mut [f32],
+        tokens: &mut [u32],
+        logits: &mut [f32],
+    ) {
+        let out = &mut out[..head.rows()];
+        head.logits(self, x, codes, 0..head.rows(), out);
+        self.top_k(out, tokens);
+        tokens.iter().zip(logits).for_each(|(token, logit)| *logit = out[*token as usize]);
+    }
+
+    /// The best of some rows, which ascend and fill [`Head::ROWS_AT_ONCE`]. `out` has room for their logits.
+    #[expect(clippy::too_many_arguments, reason = "what `whole` takes, and the rows")]
+    fn among<H: Head>(
+        &self,
+        head: &H,
+        x: &[f32],
+        codes: Activations<'_>,
+        candidates: &[u32],
+        out: &mut [f32],
+        tokens: &mut [u32],
+        logits: &mut [f32],
+    ) {
         let mut done = 0;
         for run in candidates.chunk_by(|a, b| a + 1 == *b) {
             let (first, n) = (run[0] as usize, run.len());
@@ -301,12 +330,11 @@ impl Kernels {
             done += n;
         }
         // Candidates ascend, so that of equal logits the lower position is the lower token.
-        self.top_k(&out[..count], tokens);
+        self.top_k(&out[..done], tokens);
         for (token, logit) in tokens.iter_mut().zip(logits) {
             *logit = out[*token as usize];
             *token = candidates[*token as usize];
         }
-        Spent { rows: count, bytes: read + count * head.row_bytes(), head_bytes }
     }
 
     /// Scores and reaches `[2, V]`.
@@ -321,16 +349,17 @@ impl Kernels {
 
     /// The smallest logit of some tokens.
     fn floor<H: Head>(&self, head: &H, x: &[f32], codes: Activations<'_>, tokens: &[u32]) -> f32 {
+        tokens.iter().fold(f32::INFINITY, |floor, token| floor.min(self.logit(head, x, codes, *token)))
+    }
+
+    /// The logit of one token.
+    fn logit<H: Head>(&self, head: &H, x: &[f32], codes: Activations<'_>, token: u32) -> f32 {
         let mut some = [0.0; Layout::TILE_ROWS];
-        let mut floor = f32::INFINITY;
-        for token in tokens {
-            let first = *token as usize / H::ROWS_AT_ONCE * H::ROWS_AT_ONCE;
-            let rows = first..(first + H::ROWS_AT_ONCE).min(head.rows());
-            let some = &mut some[..rows.len()];
-            head.logits(self, x, codes, rows, some);
-            floor = floor.min(some[*token as usize - first]);
-        }
-        floor
+        let first = token as usize / H::ROWS_AT_ONCE * H::ROWS_AT_ONCE;
+        let rows = first..(first + H::ROWS_AT_ONCE).min(head.rows());
+        let some = &mut some[..rows.len()];
+        head.logits(self, x, codes, rows, some);
+        some[token as usize - first]
     }
 }
 

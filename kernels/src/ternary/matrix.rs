@@ -106,6 +106,25 @@ impl TernaryMatrix {
         })
     }
 
+    /// Packs the matrix whose element (r, c) is `weight(r, c)`, each from -1 to 2: what two bits hold, for the two-bit
+    /// layouts, whose products read code 3 as weight 2.
+    pub(crate) fn of_crumbs(
+        rows: usize,
+        cols: usize,
+        layout: Layout,
+        weight: impl Fn(usize, usize) -> i8,
+    ) -> TernaryMatrix {
+        assert!(matches!(layout, Layout::I2 | Layout::I2Rows), "{layout} holds trits alone");
+        TernaryMatrix::from_tiles(rows, cols, layout, |tile, out| {
+            for (r, row) in tile.zip(out.chunks_exact_mut(cols.max(1))) {
+                for (c, out) in row.iter_mut().enumerate() {
+                    *out = weight(r, c);
+                    assert!((-1..=2).contains(out), "weight {out} at row {r}, column {c} has no code");
+                }
+            }
+        })
+    }
+
     /// Packs tile by tile: `fill` writes the rows that it is told, `[rows, cols]`.
     fn from_tiles(
         rows: usize,

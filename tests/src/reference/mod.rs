@@ -1,4 +1,5 @@
 //! A plain f64 forward pass of BitNet b1.58, Llama, and Llama with BitLinear: one step a line, no cache, no batching.
+//! Recurrent models have a file each, and their equations there; [`open`] reads any model.
 //!
 //! Sources: Llama, arXiv 2302.13971; RMSNorm, arXiv 1910.07467; RoPE, arXiv 2104.09864; grouped queries,
 //! arXiv 2305.13245; BitNet b1.58, arXiv 2402.17764, with sub-norms and squared ReLU as in BitNet b1.58 2B4T,
@@ -7,12 +8,28 @@
 mod config;
 mod linear;
 mod llama2c;
+mod mamba;
+mod mamba2;
 mod pieces;
 mod quantise;
+mod recurrent;
+mod rwkv;
+mod rwkv4;
+mod rwkv5;
+mod rwkv6;
+mod rwkv7;
 
 pub use config::{Config, Gate, Linears, Pairs};
+pub use mamba::Mamba;
+pub use mamba2::Mamba2;
 pub use pieces::Pieces;
 pub use quantise::{LEVELS, absmax, absmean, pack, unpack};
+pub use recurrent::{Oracle, Recurrent, Run, Step};
+pub use rwkv::{Mixes, Rwkv, standardise};
+pub use rwkv4::Rwkv4;
+pub use rwkv5::Rwkv5;
+pub use rwkv6::Rwkv6;
+pub use rwkv7::Rwkv7;
 
 use crate::tensors::Tensors;
 use linear::Linear;
@@ -195,6 +212,34 @@ impl Reference {
             }
         }
         x
+    }
+}
+
+/// Epsilon of the norm of each head (`ln_x`) in published models of RWKV-5 to 7.
+pub const GROUP_NORM_EPS: f64 = 64e-5;
+
+/// Reads any model: a Hugging Face folder, or one that holds only `model.safetensors` with BlinkDL's names, whose version
+/// is what its tensors say. `eps` is that of `ln_x` in RWKV-5 to 7, which no file says.
+///
+/// # Panics
+/// On anything unexpected: the oracle reads only files that are known to be good.
+pub fn open(folder: &Path, eps: f64) -> Box<dyn Oracle> {
+    let tensors = Tensors::of_model(folder);
+    let has = |name: &str| tensors.get(&format!("blocks.0.att.{name}")).is_some();
+    let path = folder.join("config.json");
+    let json = match std::fs::read_to_string(&path) {
+        Ok(text) => serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display())),
+        Err(_) => serde_json::Value::Null,
+    };
+    match json["model_type"].as_str() {
+        Some("mamba") => Box::new(Mamba::from_tensors(&json, &tensors)),
+        Some("mamba2") => Box::new(Mamba2::from_tensors(&json, &tensors)),
+        Some("rwkv") => Box::new(Rwkv4::from_tensors(&tensors)),
+        Some(_) => Box::new(Reference::from_tensors(Config::from_json(&json), &tensors)),
+        None if has("r_k") => Box::new(Rwkv7::from_tensors(&tensors, eps)),
+        None if has("time_maa_x") => Box::new(Rwkv6::from_tensors(&tensors, eps)),
+        None if has("ln_x.weight") => Box::new(Rwkv5::from_tensors(&tensors, eps)),
+        None => Box::new(Rwkv4::from_tensors(&tensors)),
     }
 }
 

@@ -21,13 +21,18 @@ pub(super) struct Form {
     pub(super) tokens: Tokens,
 }
 
-/// How the weights of a turn are counted. Every variant that walks packed weights prefetches each line of them once.
+/// How the weights of a turn are counted. Every variant that walks packed weights prefetches each line of them once, in
+/// its innermost loop or around it.
 #[derive(Clone, Copy)]
 enum Weights {
     /// So many to a prefetched line.
     Prefetched(usize),
     /// So many to 64 bytes that are loaded as whole registers.
     Loaded(usize),
+    /// So many to an instruction that takes a plane out of a line.
+    Unpacked(usize),
+    /// So many to an instruction of work on registers alone: digits of one token's weights, loaded around the loop.
+    Worked(usize),
 }
 
 /// How the tokens of a turn are counted.
@@ -79,10 +84,12 @@ pub(super) const FORMS: &[Form] = &{
     [
         form("ternary/i2", "avx2", "kernels::ternary::i2::avx2::matmul", PAIRS, Prefetched(256), Any(32)),
         form("ternary/i2", "avx512", "kernels::ternary::i2::avx512::matmul", DOT, Prefetched(256), Any(64)),
-        form("ternary/t5", "avx2", "kernels::ternary::t5::avx2::matmul", PAIRS, Prefetched(320), One),
+        form("ternary/i2", "avx512", "kernels::ternary::i2::avx512::matmul", DOT, Unpacked(64), Several(64)),
+        form("ternary/t5", "avx2", "kernels::ternary::t5::avx2::matmul", PAIRS, Worked(32), One),
         form("ternary/t5", "avx2", "kernels::ternary::t5::avx2::matmul", PAIRS, Loaded(64), Several(32)),
         form("ternary/t5", "avx512", "kernels::ternary::t5::avx512::matmul", PERMUTE_TWO, Prefetched(320), One),
         form("ternary/t5", "avx512", "kernels::ternary::t5::avx512::matmul", DOT, Loaded(64), Several(64)),
+        form("ternary/t5_digits", "avx512", "kernels::ternary::t5::digits::avx512::matmul", DOT, Worked(32), One),
         form("ternary/tmac", "avx2", "kernels::ternary::tmac::avx2::matmul", SHUFFLE, Prefetched(256), Any(32)),
         form("ternary/tmac", "avx512", "kernels::ternary::tmac::avx512::matmul", SHUFFLE, Prefetched(256), Any(64)),
         form("ternary/tl2", "avx2", "kernels::ternary::tl2::avx2::matmul", SHUFFLE, Loaded(384), Any(48)),
@@ -143,6 +150,9 @@ impl Form {
                 let whole = body.instructions.iter().filter(|i| is_whole_load(i));
                 whole.map(loaded_bytes).sum::<usize>() * to_a_line / 64
             }
+            Weights::Unpacked(to_one) => body.count(|i| i.mnemonic() == Mnemonic::Vpmultishiftqb) * to_one,
+            Weights::Worked(_) if body.count(is_whole_load) > 0 => 0,
+            Weights::Worked(to_one) => work * to_one,
         };
         if work == 0 || weights == 0 {
             return None;

@@ -52,8 +52,9 @@ fn method(config: &Config) -> Vec<String> {
              variant, the innermost loops with the instructions that do its work. One turn follows the branches that \
              run through the most vector instructions. Hot is, for one token, the loop that walks the most streams of \
              memory and, for several, the one with the most such instructions. Weights of a turn are counted by its \
-             prefetches, one for each line of packed weights, or by its loads, and tokens by the instructions that \
-             multiply or look up. `llvm-mca` schedules each loop for {} and for {} turns; the difference is what is \
+             prefetches, one for each line of packed weights, by its loads, or by the instructions that multiply, and \
+             tokens by the instructions that multiply or look up. What is done once around an innermost loop, as the \
+             scales of a group, is not counted. `llvm-mca` schedules each loop for {} and for {} turns; the difference is what is \
              given.",
             format::integer(config.turns as u64),
             format::integer(2 * config.turns as u64),

@@ -11,7 +11,7 @@ pub(super) fn section(config: &Config, rows: &[Row]) -> Section {
     let (mut models, mut speeds) = (Vec::new(), Vec::new());
     for row in rows {
         match row {
-            Row::Model(row) => models.push(row),
+            Row::Model(row) => models.push(row.as_ref()),
             Row::Speed(row) => speeds.push(row.as_ref()),
         }
     }
@@ -113,6 +113,7 @@ fn model_table(models: &[&ModelRow]) -> Table {
             ">head",
             ">other",
             ">cache a position",
+            ">state",
             ">ready after",
             ">resident",
         ],
@@ -126,6 +127,7 @@ fn model_table(models: &[&ModelRow]) -> Table {
             format::bytes(row.head_bytes.exact),
             format::bytes(row.other_bytes.exact),
             format::bytes(row.cache_bytes_per_position.exact),
+            format::bytes(row.state_bytes.exact),
             format::seconds(row.load_s.median),
             row.resident_bytes.map_or("–".to_string(), |bytes| format::bytes(bytes.median as u64)),
         ]);
@@ -136,8 +138,10 @@ fn model_table(models: &[&ModelRow]) -> Table {
 /// Each model and depth once: bytes do not depend on settings.
 fn bytes_table(speeds: &[&SpeedRow]) -> Table {
     let caption = "Bytes that a decoded token must read, and how they split.";
-    let mut table =
-        Table::new(caption, &["<model", ">depth", ">bytes a token", ">linear layers", ">head", ">cache", ">other"]);
+    let mut table = Table::new(
+        caption,
+        &["<model", ">depth", ">bytes a token", ">linear layers", ">head", ">cache, state", ">other"],
+    );
     let mut seen = Vec::new();
     for row in speeds.iter().filter(|row| row.test == "decode") {
         if seen.contains(&(&row.model, row.depth)) {
@@ -306,21 +310,22 @@ mod tests {
             scalar_parameters: 0,
             models: Vec::new(),
         };
-        let model = Row::Model(ModelRow {
+        let model = Row::Model(Box::new(ModelRow {
             model: "m".to_string(),
             architecture: "bitnet-b1.58".to_string(),
             weights: "ternary i2".to_string(),
             parameters: determined(1000),
-            context: 64,
+            context: Some(64),
             linear_bytes: determined(300),
             head_bytes: determined(100),
             other_bytes: determined(0),
             cache_bytes_per_position: determined(2),
+            state_bytes: determined(0),
             linear_operations: determined(2400),
             head_operations: determined(100),
             load_s: Timed { median: 1.0, low: 1.0, high: 1.0, n: 1 },
             resident_bytes: None,
-        });
+        }));
         let rows = [model, row("decode", 1, 20.0), row("decode", 2, 40.0), row("prefill", 2, 300.0)];
         let section = section(&config, &rows);
         assert_eq!(

@@ -23,7 +23,6 @@ pub(crate) fn matmul(weights: Weights<'_>, x: Activations<'_>, out: &mut [f32]) 
 walk! {
     /// Rows; at most 24 accumulators.
     walk_rows:
-    1 | 2 => 8 items of 1, 2 tokens;
     _ => 4 items of 1, 2, 3, 4, 6 tokens;
 }
 

@@ -17,12 +17,12 @@
 //!
 //! **Source** LLM.int8() and its kin quantise so; the way to `vpmaddubsw` with two signed operands is that of llama.cpp.
 //!
-//! **Variants** AVX-512 (VNNI): `vpdpbusd` of the weight plus 128; eight rows far apart for one token, blocks of four rows
-//! and six tokens for many. AVX2: `vpmaddubsw` of |activation| and the weight with the activation's sign; four rows far
+//! **Variants** AVX-512 (VNNI): `vpdpbusd` of the weight plus 128; four rows far apart for one token, which are just
+//! enough sums to hide each other's latency, blocks of four rows and six tokens for many. AVX2: `vpmaddubsw` of |activation| and the weight with the activation's sign; four rows far
 //! apart for one token, blocks of four rows and two tokens for many.
 //!
 //! **Tried and dropped** AVX2 with eight rows far apart: alike in cache, a quarter slower from memory, presumably as rows of
-//! whole kibibytes that are far apart compete for the same sets of the cache.
+//! whole kibibytes that are far apart compete for the same sets of the cache. AVX-512, untimed, walks four for that reason.
 //!
 //! **Not done** `vpmovsxbw` and `vpmaddwd` on AVX2: as many instructions a product and more to widen; tiles of rows, which
 //! would save the horizontal sums (`dense/q8` has them).

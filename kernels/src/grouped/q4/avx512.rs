@@ -29,22 +29,26 @@ impl Dots for Nibbles {
         lines: [*const __m512i; N],
         codes: [*const i32; T],
         sums: [i32; T],
+        turns: usize,
     ) -> [[__m512i; T]; N] {
         let nibble = _mm512_set1_epi8(15);
         let mut dots = [sums.map(|sum| _mm512_set1_epi32(-8 * sum)); N];
-        for k in 0..4 {
-            // SAFETY: a group of a token has eight dwords.
-            let four = |plane| codes.map(|q| unsafe { _mm512_set1_epi32(q.add(2 * k + plane).read_unaligned()) });
-            let (q_low, q_high) = (four(0), four(1));
-            for (dots, lines) in dots.iter_mut().zip(lines) {
-                prefetch(lines.wrapping_add(k), AHEAD);
-                // SAFETY: a group of a tile has four lines.
-                let w = unsafe { _mm512_load_si512(lines.add(k)) };
-                let low = _mm512_and_si512(w, nibble);
-                let high = _mm512_and_si512(_mm512_srli_epi16::<4>(w), nibble);
-                for ((dot, q_low), q_high) in dots.iter_mut().zip(q_low).zip(q_high) {
-                    *dot = _mm512_dpbusd_epi32(_mm512_dpbusd_epi32(*dot, low, q_low), high, q_high);
+        for k in 0..turns {
+            // SAFETY: a group of a tile has four lines.
+            let w = lines.map(|lines| unsafe { _mm512_load_si512(lines.add(k)) });
+            let low = w.map(|w| _mm512_and_si512(w, nibble));
+            let high = w.map(|w| _mm512_and_si512(_mm512_srli_epi16::<4>(w), nibble));
+            for (plane, w) in [low, high].into_iter().enumerate() {
+                for t in 0..T {
+                    // SAFETY: a group of a token has eight dwords.
+                    let q = _mm512_set1_epi32(unsafe { codes[t].add(2 * k + plane).read_unaligned() });
+                    for n in 0..N {
+                        dots[n][t] = _mm512_dpbusd_epi32(dots[n][t], w[n], q);
+                    }
                 }
+            }
+            for lines in lines {
+                prefetch(lines.wrapping_add(k), AHEAD);
             }
         }
         dots

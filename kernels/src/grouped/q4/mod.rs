@@ -37,9 +37,10 @@
 //! many. AVX2: `vpmaddubsw` with 16-bit sums within a group; four tiles far apart for one token, blocks of one tile
 //! and four tokens for many.
 //!
-//! **Tried and dropped** AVX2 with eight tiles far apart, four at a time (a quarter slower from memory); more
-//! candidates for the scale: on normal weights the three leave 8.4 % of a group's norm, 34 of them 8.1 %, |e| / 7 alone
-//! 9.6 %.
+//! **Tried and dropped** AVX-512 with the lines of a group unrolled: the compiler loads the activations of all of them
+//! first and spills up to 51 registers a group. AVX2 with eight tiles far apart, four at a time (a quarter slower from
+//! memory); more candidates for the scale: on normal weights the three leave 8.4 % of a group's norm, 34 of them 8.1 %,
+//! |e| / 7 alone 9.6 %.
 
 use super::format::{Format, GROUP, TILE_ROWS};
 use super::product::Packed;

@@ -29,19 +29,22 @@ impl Dots for Offset {
         lines: [*const __m512i; N],
         codes: [*const i32; T],
         sums: [i32; T],
+        turns: usize,
     ) -> [[__m512i; T]; N] {
         let offset = _mm512_set1_epi8(-128);
         let mut dots = [sums.map(|sum| _mm512_set1_epi32(-128 * sum)); N];
-        for k in 0..8 {
-            // SAFETY: a group of a token has eight dwords.
-            let q = codes.map(|codes| _mm512_set1_epi32(unsafe { codes.add(k).read_unaligned() }));
-            for (dots, lines) in dots.iter_mut().zip(lines) {
-                prefetch(lines.wrapping_add(k), AHEAD);
-                // SAFETY: a group of a tile has eight lines.
-                let w = _mm512_xor_si512(unsafe { _mm512_load_si512(lines.add(k)) }, offset);
-                for (dot, q) in dots.iter_mut().zip(q) {
-                    *dot = _mm512_dpbusd_epi32(*dot, w, q);
+        for k in 0..turns {
+            // SAFETY: a group of a tile has eight lines.
+            let w = lines.map(|lines| _mm512_xor_si512(unsafe { _mm512_load_si512(lines.add(k)) }, offset));
+            for t in 0..T {
+                // SAFETY: a group of a token has eight dwords.
+                let q = _mm512_set1_epi32(unsafe { codes[t].add(k).read_unaligned() });
+                for n in 0..N {
+                    dots[n][t] = _mm512_dpbusd_epi32(dots[n][t], w[n], q);
                 }
+            }
+            for lines in lines {
+                prefetch(lines.wrapping_add(k), AHEAD);
             }
         }
         dots

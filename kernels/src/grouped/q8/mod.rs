@@ -33,8 +33,9 @@
 //! tiles and six tokens for many. AVX2: `vpmaddubsw` of |activation| and the weight with the activation's sign, since
 //! both operands are signed; four tiles far apart for one token, blocks of two tiles and two tokens for many.
 //!
-//! **Tried and dropped** AVX2 with eight tiles far apart, four at a time (a third slower from memory); a prefetch for
-//! lines of scales as well (15 % slower).
+//! **Tried and dropped** AVX-512 with the lines of a group unrolled: the compiler loads the activations of all of them
+//! first and spills 17 to 58 registers a group. AVX2 with eight tiles far apart, four at a time (a third slower from
+//! memory); a prefetch for lines of scales as well (15 % slower).
 //!
 //! **Not done** activations in f32: they would double the arithmetic of one token and quadruple that of many, and a
 //! group's sum would no longer be exact.

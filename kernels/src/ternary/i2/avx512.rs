@@ -5,11 +5,12 @@
 //! broadcasts; each stream is prefetched [`AHEAD`] bytes ahead. Planes 1 and 3 stay where they are in their bytes and are
 //! summed four times too large in accumulators of their own: that takes one shift a line instead of three.
 //!
-//! More tokens: arithmetic decides. A line is unpacked once for up to twelve tokens, and two tiles share a broadcast (24
-//! accumulators); for fewer tokens more tiles do. Tokens are taken in runs whose codes stay in the second-level cache.
+//! More tokens: arithmetic decides. A plane of a line is unpacked once for up to twelve tokens, and two tiles share a
+//! broadcast (24 accumulators); for fewer tokens more tiles do. `vpmultishiftqb` takes the line from memory, so that no
+//! register waits for the next plane. Tokens are taken in runs whose codes stay in the second-level cache.
 
 use super::{Activations, TILE_ROWS, Weights};
-use crate::blocking::{Product, cached_runs, walk};
+use crate::blocking::{Product, cached_runs, turns, walk};
 use crate::streams::{leftovers, prefetch, rounds};
 use crate::transpose::avx512::{first, square16};
 use std::arch::x86_64::*;
@@ -54,33 +55,41 @@ impl Product for Ternary<'_> {
         let token: [usize; T] = array::from_fn(|t| (tokens.start + t).min(tokens.end - 1));
         let codes = token.map(|t| x.codes[t * x.stride..][..16 * weights.groups].as_ptr().cast::<i32>());
         let crumb = _mm512_set1_epi8(0b11);
+        // Which bits of a quadword the codes of a plane begin at, a byte each; those of the next begin two bits on.
+        let (first_plane, two) = (_mm512_set1_epi64(0x38_30_28_20_18_10_08_00), _mm512_set1_epi8(2));
+        let planes = turns(4);
         let mut sums = [[_mm512_setzero_si512(); T]; N];
-
-        macro_rules! plane {
-            ($g:expr, $plane:literal) => {
-                let mut unpacked = [_mm512_setzero_si512(); N];
-                for (unpacked, lines) in unpacked.iter_mut().zip(lines) {
-                    // SAFETY: `lines` points to `groups` lines and g is below that.
-                    let line = unsafe { _mm512_load_si512(lines.add($g).cast()) };
-                    *unpacked = _mm512_and_si512(_mm512_srli_epi16::<{ 2 * $plane }>(line), crumb);
-                }
-                for t in 0..T {
-                    // SAFETY: a token has at least 16 codes a group.
-                    let q = _mm512_set1_epi32(unsafe { codes[t].add(4 * $g + $plane).read_unaligned() });
-                    for n in 0..N {
-                        sums[n][t] = _mm512_dpbusd_epi32(sums[n][t], unpacked[n], q);
-                    }
-                }
-            };
-        }
         for g in 0..weights.groups {
             for lines in lines {
                 prefetch(lines.wrapping_add(g), AHEAD);
             }
-            plane!(g, 0);
-            plane!(g, 1);
-            plane!(g, 2);
-            plane!(g, 3);
+            let mut starts = first_plane;
+            for p in 0..planes {
+                // SAFETY: `lines` points to `groups` lines and g is below that.
+                let line = |n: usize| unsafe { _mm512_load_si512(lines[n].add(g).cast()) };
+                let unpacked = |n| _mm512_and_si512(_mm512_multishift_epi64_epi8(starts, line(n)), crumb);
+                // SAFETY: a token has at least 16 codes a group.
+                let q = |codes: *const i32| _mm512_set1_epi32(unsafe { codes.add(4 * g + p).read_unaligned() });
+                // The smaller side waits in registers, the other passes through one.
+                if T < N {
+                    let q = codes.map(q);
+                    for (n, sums) in sums.iter_mut().enumerate() {
+                        let unpacked = unpacked(n);
+                        for (sum, q) in sums.iter_mut().zip(q) {
+                            *sum = _mm512_dpbusd_epi32(*sum, unpacked, q);
+                        }
+                    }
+                } else {
+                    let unpacked: [_; N] = array::from_fn(unpacked);
+                    for (t, codes) in codes.into_iter().enumerate() {
+                        let q = q(codes);
+                        for (sums, unpacked) in sums.iter_mut().zip(unpacked) {
+                            sums[t] = _mm512_dpbusd_epi32(sums[t], unpacked, q);
+                        }
+                    }
+                }
+                starts = _mm512_add_epi8(starts, two);
+            }
         }
 
         // A copy that the compiler cannot see through: the accumulators are then named by constants alone and stay in

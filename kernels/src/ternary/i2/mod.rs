@@ -33,13 +33,14 @@
 //! **Source** BitNet b1.58 (arXiv 2402.17764); activations as in its equations 4 and 5.
 //!
 //! **Variants** AVX-512 (VNNI): `vpdpbusd`, eight tiles far apart for one token, blocks of two tiles and twelve tokens for
-//! many. AVX2: `vpmaddubsw` with 16-bit sums, the same eight streams, blocks of one tile and four tokens, panels from
-//! 32 tokens on (1.12 times as fast as blocks for 64 tokens on Zen 4, 0.94 times for 16).
+//! many, a plane at a time by `vpmultishiftqb`. AVX2: `vpmaddubsw` with 16-bit sums, the same eight streams, blocks of one
+//! tile and four tokens, panels from 32 tokens on (1.12 times as fast as blocks for 64 tokens on Zen 4, 0.94 times for 16).
 //!
 //! **Tried and dropped** three shifts a line for one token (AVX-512 sums two planes four times too large instead: nine
 //! instructions a line, not eleven); AVX2 with a plane of all lines at a time for one token (the compiler kept the lines
 //! in registers and spilled the sums: 83 G weights/s in cache against 91); prefetching anywhere from 0.5 to 2.5 KiB ahead
-//! is alike, 4 KiB loses 5 %.
+//! is alike, 4 KiB loses 5 %. AVX-512 with the four planes of a block unrolled: the compiler loads the activations of all of
+//! them first and spills up to 50 registers a line.
 //!
 //! **Not done** panels on AVX-512; a packed copy of the activations (loads are not what holds blocks back); one pass over
 //! the weights for prompts whose codes exceed half a mebibyte.

@@ -78,7 +78,7 @@ const LOW: [u8; 64] = {
 };
 
 #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,avx512vnni,avx512vbmi,avx2,fma")]
-fn matmul(weights: Weights<'_>, x: Activations<'_>, out: &mut [f32]) {
+pub(super) fn matmul(weights: Weights<'_>, x: Activations<'_>, out: &mut [f32]) {
     if x.scales.len() > 1 {
         return panels(&Packed(weights), weights.rows, weights.groups, x, out);
     }
@@ -194,8 +194,14 @@ fn vector<const N: usize>(weights: Weights<'_>, x: Activations<'_>, tiles: [usiz
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn in_order(sums: [[__m512i; 2]; 2]) -> [__m512i; 4] {
-    // Lane l of the i-th holds rows 16 l + 4 i .. + 4.
     let [[a, b], [c, d]] = sums.map(|[even, odd]| [_mm512_unpacklo_epi32(even, odd), _mm512_unpackhi_epi32(even, odd)]);
+    lanes_in_order([a, b, c, d])
+}
+
+/// The sums of 64 rows in order, where lane l of the i-th holds those of rows 16 l + 4 i .. + 4.
+#[inline]
+#[target_feature(enable = "avx512f")]
+pub(super) fn lanes_in_order([a, b, c, d]: [__m512i; 4]) -> [__m512i; 4] {
     let (ab_low, ab_high) = (_mm512_shuffle_i32x4::<0b01_00_01_00>(a, b), _mm512_shuffle_i32x4::<0b11_10_11_10>(a, b));
     let (cd_low, cd_high) = (_mm512_shuffle_i32x4::<0b01_00_01_00>(c, d), _mm512_shuffle_i32x4::<0b11_10_11_10>(c, d));
     [
@@ -237,7 +243,7 @@ impl Unpack for Packed<'_> {
 /// The four lines of a group with the bytes of a row side by side: lane i of the l-th holds rows 16 i + 4 l .. + 4.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw")]
-fn interleaved(group: &[Line; LINES]) -> [__m512i; 4] {
+pub(super) fn interleaved(group: &[Line; LINES]) -> [__m512i; 4] {
     let [a, b, c, d] = array::from_fn(|j| load(&group[j].0));
     let (ab_low, ab_high) = (_mm512_unpacklo_epi8(a, b), _mm512_unpackhi_epi8(a, b));
     let (cd_low, cd_high) = (_mm512_unpacklo_epi8(c, d), _mm512_unpackhi_epi8(c, d));

@@ -1,0 +1,3 @@
+//! Convolutions over tokens.
+
+pub mod causal;

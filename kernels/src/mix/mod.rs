@@ -1,0 +1,3 @@
+//! A token mixed with the one before it.
+
+pub mod shift;
