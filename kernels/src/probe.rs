@@ -235,7 +235,7 @@ pub const OPS: &[Probe] = &[
     probe::<crate::norm::rms_quantise::RmsQuantise>(),
     probe::<crate::norm::layer::LayerNorm>(),
     probe::<crate::norm::gated::GatedRmsNorm>(),
-    probe::<crate::norm::group::GroupNorm>(),
+    probe::<crate::norm::layer::group::GroupNorm>(),
     probe::<crate::norm::unit::UnitNorm>(),
     probe::<crate::attention::Attention<f32>>(),
     probe::<crate::attention::Attention<half::bf16>>(),

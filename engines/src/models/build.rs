@@ -161,7 +161,7 @@ fn checked_table(source: &dyn Source, name: &str, rows: usize, cols: usize, cpu:
 }
 
 fn not_finite(source: &dyn Source, name: &str, (row, column, value): (usize, usize, f32)) -> Error {
-    Error::tensor(source.place(), name, format!("the number at row {row}, column {column} is {value}"))
+    source.wrong(name, format!("the number at row {row}, column {column} is {value}"))
 }
 
 /// Rows of a dense matrix, rounded in groups.
@@ -173,7 +173,7 @@ fn rounded(
     layout: grouped::Layout,
 ) -> Result<GroupedMatrix> {
     GroupedMatrix::from_rows(rows.len(), dense.cols(), layout, |r, out| dense.row(rows.start + r, out))
-        .map_err(|problem| Error::tensor(source.place(), name, problem.after_rows(rows.start)))
+        .map_err(|problem| source.wrong(name, problem.after_rows(rows.start).to_string()))
 }
 
 /// `make(0..count)` on all threads; the error, if any, is that of the lowest index that was reached.

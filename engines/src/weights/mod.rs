@@ -59,6 +59,11 @@ pub(crate) trait Source: Sync {
     /// What error messages call the place.
     fn place(&self) -> String;
 
+    /// What is wrong with a tensor, by the name that its file knows.
+    fn wrong(&self, name: &str, problem: String) -> Error {
+        Error::tensor(self.place(), name, problem)
+    }
+
     /// Fails if the source holds a tensor whose name `known` does not know: config and weights disagree.
     fn check_names(&self, known: &dyn Fn(&str) -> bool) -> Result<()>;
 }

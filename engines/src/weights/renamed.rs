@@ -2,7 +2,7 @@
 
 use super::dense::Dense;
 use super::{Source, TernaryForm};
-use crate::Result;
+use crate::{Error, Result};
 use kernels::ternary::TernaryMatrix;
 
 /// A source whose tensors are asked for by names that it does not know. Errors speak of its own.
@@ -53,6 +53,10 @@ impl Source for Renamed<'_> {
 
     fn place(&self) -> String {
         self.source.place()
+    }
+
+    fn wrong(&self, name: &str, problem: String) -> Error {
+        self.source.wrong(&self.theirs(name), problem)
     }
 
     fn check_names(&self, known: &dyn Fn(&str) -> bool) -> Result<()> {

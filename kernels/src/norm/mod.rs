@@ -1,7 +1,6 @@
 //! Normalisation over the model width, or over each head.
 
 pub mod gated;
-pub mod group;
 pub mod layer;
 pub mod rms;
 pub mod rms_quantise;

@@ -5,7 +5,7 @@ use crate::linear::Fan;
 use crate::models::build::{Job, Loading, Sizes};
 use crate::pass::{Net, Runner};
 use crate::weights::Source;
-use crate::{Error, Result, Settings};
+use crate::{Result, Settings};
 use kernels::scan::selective;
 use std::ops::Range;
 use std::sync::Arc;
@@ -94,7 +94,7 @@ pub(in crate::models) fn a_log(source: &dyn Source, name: &str, len: usize) -> R
         None => Ok(a_log),
         Some(bad) => {
             let problem = format!("{bad} is the logarithm of no usable decay: expected at most 80");
-            Err(Error::tensor(source.place(), name, problem))
+            Err(source.wrong(name, problem))
         }
     }
 }

@@ -245,7 +245,7 @@ impl Vectors {
             None => Ok(numbers),
             Some(bad) => {
                 let problem = format!("{bad} has no usable exponential: expected at most 80");
-                Err(Error::tensor(source.place(), name(rest), problem))
+                Err(source.wrong(&name(rest), problem))
             }
         };
         let map = |numbers: Vec<f32>, f: fn(f64) -> f64| numbers.into_iter().map(|x| f(f64::from(x)) as f32).collect();

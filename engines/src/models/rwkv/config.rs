@@ -95,7 +95,7 @@ pub(crate) fn is_rwkv(source: &dyn Source) -> bool {
 
 /// The extents of a tensor, none of them 0.
 fn extents<const N: usize>(source: &dyn Source, name: &str) -> Result<[usize; N]> {
-    let wrong = |problem: String| Error::tensor(source.place(), name, problem);
+    let wrong = |problem: String| source.wrong(name, problem);
     let shape = source.shape(name).ok_or_else(|| wrong("missing".to_string()))?;
     let extents = <[usize; N]>::try_from(&shape[..]).ok().filter(|extents| !extents.contains(&0));
     extents.ok_or_else(|| wrong(format!("expected {N} extents above 0, found shape {shape:?}")))

@@ -26,6 +26,7 @@ use crate::{Kernels, Rng};
 pub(crate) mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx512;
+pub mod group;
 pub(crate) mod scalar;
 
 pub(crate) type Variant = unsafe fn(&[f32], &[f32], &[f32], f32, &mut [f32]);

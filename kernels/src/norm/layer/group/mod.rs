@@ -21,7 +21,7 @@ use crate::{Kernels, Rng};
 
 impl Kernels {
     /// Normalises each group of `width` numbers of each row of `x` `[T, H, N]` into `out`; `gain` and `bias` `[H, N]`.
-    /// See [`crate::norm::group`].
+    /// See [`crate::norm::layer::group`].
     ///
     /// # Panics
     /// If shapes disagree or N, H or both are 0.
