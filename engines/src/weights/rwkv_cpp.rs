@@ -23,12 +23,10 @@ use super::dense::{Dense, Format};
 use super::ggml_blocks::{BLOCK, Blocks};
 use super::map::Map;
 use super::pickle::shorten;
-use super::tensor::Tensor;
-use super::{Source, TernaryForm};
+use super::tensor::{Tensor, Tensors};
 use crate::{Error, Result};
 use kernels::Lines;
 use kernels::memory::Purpose;
-use kernels::ternary::TernaryMatrix;
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
@@ -110,7 +108,7 @@ impl RwkvCpp {
         Ok(RwkvCpp { file: file.to_string(), map, tensors })
     }
 
-    fn tensor(&self, name: &str) -> Result<Tensor> {
+    fn find(&self, name: &str) -> Result<Tensor> {
         let stored = self.tensors.get(name).ok_or_else(|| Error::tensor(&self.file, name, "missing"))?;
         let mut numbers = self.numbers(stored);
         if let Some(change) = stored.change {
@@ -324,43 +322,21 @@ fn split_mixes(name: &str, whole: &Stored, restored: &mut HashMap<String, Stored
     Ok(())
 }
 
-impl Source for RwkvCpp {
-    fn vector(&self, name: &str, width: usize) -> Result<Vec<f32>> {
-        self.tensor(name)?.vector(width)
+impl Tensors for RwkvCpp {
+    fn file(&self) -> &str {
+        &self.file
     }
 
-    fn flat(&self, name: &str, len: usize) -> Result<Vec<f32>> {
-        self.tensor(name)?.flat(len)
+    fn tensor(&self, name: &str) -> Result<Tensor> {
+        self.find(name)
     }
 
-    fn dense(&self, name: &str, rows: usize, cols: usize) -> Result<Dense> {
-        self.tensor(name)?.dense(rows, cols)
+    fn shape_of(&self, name: &str) -> Option<&[usize]> {
+        Some(&self.tensors.get(name)?.shape)
     }
 
-    fn dense_transposed(&self, name: &str, rows: usize, cols: usize) -> Result<Dense> {
-        self.tensor(name)?.dense_transposed(rows, cols)
-    }
-
-    fn shape(&self, name: &str) -> Option<Vec<usize>> {
-        Some(self.tensors.get(name)?.shape.clone())
-    }
-
-    fn names(&self) -> Vec<String> {
-        let mut names: Vec<String> = self.tensors.keys().cloned().collect();
-        names.sort_unstable();
-        names
-    }
-
-    fn ternary(&self, name: &str, _: usize, _: usize, _: TernaryForm) -> Result<(TernaryMatrix, f64)> {
-        Err(Error::tensor(&self.file, name, "ternary weights are read from safetensors only"))
-    }
-
-    fn place(&self) -> String {
-        self.file.clone()
-    }
-
-    fn check_names(&self, known: &dyn Fn(&str) -> bool) -> Result<()> {
-        super::check_known(&self.file, self.tensors.keys(), known)
+    fn stored(&self) -> impl Iterator<Item = &String> {
+        self.tensors.keys()
     }
 }
 

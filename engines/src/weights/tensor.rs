@@ -1,7 +1,9 @@
 //! A tensor of a file, handed out in the shape that a model asks for.
 
 use super::dense::{Dense, transpose};
+use super::{Source, TernaryForm, check_known};
 use crate::{Error, Result};
+use kernels::ternary::TernaryMatrix;
 
 /// Floats with a name and a shape.
 #[derive(Debug)]
@@ -108,6 +110,59 @@ impl Tensor {
                 Err(self.wrong(format!("number {at} is {value}")))
             }
         }
+    }
+}
+
+/// A file of tensors of floats: all that is needed to be a [`Source`].
+pub(crate) trait Tensors: Sync {
+    /// What error messages call it.
+    fn file(&self) -> &str;
+
+    fn tensor(&self, name: &str) -> Result<Tensor>;
+
+    fn shape_of(&self, name: &str) -> Option<&[usize]>;
+
+    /// The names of all tensors, in any order.
+    fn stored(&self) -> impl Iterator<Item = &String>;
+}
+
+impl<T: Tensors> Source for T {
+    fn vector(&self, name: &str, width: usize) -> Result<Vec<f32>> {
+        self.tensor(name)?.vector(width)
+    }
+
+    fn flat(&self, name: &str, len: usize) -> Result<Vec<f32>> {
+        self.tensor(name)?.flat(len)
+    }
+
+    fn dense(&self, name: &str, rows: usize, cols: usize) -> Result<Dense> {
+        self.tensor(name)?.dense(rows, cols)
+    }
+
+    fn dense_transposed(&self, name: &str, rows: usize, cols: usize) -> Result<Dense> {
+        self.tensor(name)?.dense_transposed(rows, cols)
+    }
+
+    fn shape(&self, name: &str) -> Option<Vec<usize>> {
+        self.shape_of(name).map(<[usize]>::to_vec)
+    }
+
+    fn names(&self) -> Vec<String> {
+        let mut names: Vec<String> = self.stored().cloned().collect();
+        names.sort_unstable();
+        names
+    }
+
+    fn ternary(&self, name: &str, _: usize, _: usize, _: TernaryForm) -> Result<(TernaryMatrix, f64)> {
+        Err(Error::tensor(self.file(), name, "ternary weights are read from safetensors only"))
+    }
+
+    fn place(&self) -> String {
+        self.file().to_string()
+    }
+
+    fn check_names(&self, known: &dyn Fn(&str) -> bool) -> Result<()> {
+        check_known(self.file(), self.stored(), known)
     }
 }
 

@@ -9,10 +9,8 @@
 use super::dense::{Dense, Format};
 use super::map::Map;
 use super::pickle::{self, Kind, View, shorten};
-use super::tensor::Tensor;
-use super::{Source, TernaryForm};
+use super::tensor::{Tensor, Tensors};
 use crate::{Error, Result};
-use kernels::ternary::TernaryMatrix;
 use rawzip::{CompressionMethod, ZipArchive};
 use std::collections::HashMap;
 use std::ops::Range;
@@ -64,7 +62,7 @@ impl Torch {
         Ok(Torch { file: file.to_string(), map, tensors })
     }
 
-    fn tensor(&self, name: &str) -> Result<Tensor> {
+    fn find(&self, name: &str) -> Result<Tensor> {
         let wrong = |problem: String| Error::tensor(&self.file, name, problem);
         let stored = self.tensors.get(name).ok_or_else(|| wrong("missing".to_string()))?;
         let format = match stored.kind {
@@ -217,43 +215,21 @@ fn swapped_in_order(shape: &[usize], strides: &[usize]) -> bool {
     in_order(&shape, &strides)
 }
 
-impl Source for Torch {
-    fn vector(&self, name: &str, width: usize) -> Result<Vec<f32>> {
-        self.tensor(name)?.vector(width)
+impl Tensors for Torch {
+    fn file(&self) -> &str {
+        &self.file
     }
 
-    fn flat(&self, name: &str, len: usize) -> Result<Vec<f32>> {
-        self.tensor(name)?.flat(len)
+    fn tensor(&self, name: &str) -> Result<Tensor> {
+        self.find(name)
     }
 
-    fn dense(&self, name: &str, rows: usize, cols: usize) -> Result<Dense> {
-        self.tensor(name)?.dense(rows, cols)
+    fn shape_of(&self, name: &str) -> Option<&[usize]> {
+        Some(&self.tensors.get(name)?.shape)
     }
 
-    fn dense_transposed(&self, name: &str, rows: usize, cols: usize) -> Result<Dense> {
-        self.tensor(name)?.dense_transposed(rows, cols)
-    }
-
-    fn shape(&self, name: &str) -> Option<Vec<usize>> {
-        Some(self.tensors.get(name)?.shape.clone())
-    }
-
-    fn names(&self) -> Vec<String> {
-        let mut names: Vec<String> = self.tensors.keys().cloned().collect();
-        names.sort_unstable();
-        names
-    }
-
-    fn ternary(&self, name: &str, _: usize, _: usize, _: TernaryForm) -> Result<(TernaryMatrix, f64)> {
-        Err(Error::tensor(&self.file, name, "ternary weights are read from safetensors only"))
-    }
-
-    fn place(&self) -> String {
-        self.file.clone()
-    }
-
-    fn check_names(&self, known: &dyn Fn(&str) -> bool) -> Result<()> {
-        super::check_known(&self.file, self.tensors.keys(), known)
+    fn stored(&self) -> impl Iterator<Item = &String> {
+        self.tensors.keys()
     }
 }
 

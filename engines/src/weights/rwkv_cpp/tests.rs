@@ -1,6 +1,7 @@
 //! Model files written by hand, good and damaged.
 
 use super::*;
+use crate::weights::Source;
 
 fn header(version: u32, vocab: u32, width: u32, layers: u32) -> Vec<u8> {
     [0x6767_6D66, version, vocab, width, layers, 0].iter().flat_map(|word| word.to_le_bytes()).collect()

@@ -2,6 +2,7 @@
 
 use super::super::pickle::tests::Writer;
 use super::*;
+use crate::weights::Source;
 
 /// Writes zip archives of stored entries.
 #[derive(Default)]
