@@ -196,7 +196,7 @@ fn different_models(programs: &[&ProgramRow]) -> Option<String> {
 fn program_table(told: &Told<'_>) -> Table {
     let caption = "Programs: what they call their version and their model, and the length of the model file (ours: what \
                    a decoded token reads of the weights at most).";
-    let caption = &qualified(told.shape, caption);
+    let caption = qualified(told.shape, caption);
     let mut table = Table::new(caption, &["<program", "<version", "<model", ">parameters", ">model bytes"]);
     for row in &told.programs {
         table.row(vec![
@@ -217,7 +217,7 @@ fn speed_table(told: &Told<'_>) -> Table {
     let ratios = peers.iter().map(|peer| format!(">× {}", peer.program));
     let titles: Vec<String> = ["<test", ">threads", "<program", ">tokens/s", ">n"].map(String::from).into();
     let titles: Vec<String> = titles.into_iter().chain(ratios).collect();
-    let mut table = Table::new(&qualified(shape, caption), &titles.iter().map(String::as_str).collect::<Vec<_>>());
+    let mut table = Table::new(qualified(shape, caption), &titles.iter().map(String::as_str).collect::<Vec<_>>());
     for contest in contests {
         for program in programs {
             let Some(speed) = contest.speed(&program.program) else { continue };
