@@ -206,13 +206,11 @@ pub(crate) struct Checkpoint {
 const HEADER: usize = 28;
 
 impl Checkpoint {
-    pub(crate) fn open(path: &Path) -> Result<Checkpoint> {
-        Checkpoint::new(path.to_path_buf(), Map::open(path)?)
-    }
-
-    fn new(path: PathBuf, map: Arc<Map>) -> Result<Checkpoint> {
-        let (config, tied) = header(&map, &path)?;
+    /// The checkpoint of a file's bytes, whose header is one.
+    pub(crate) fn new(path: PathBuf, map: Arc<Map>) -> Result<Checkpoint> {
         let wrong = |problem: String| Error::format(path.display(), problem);
+        let (config, tied) = header(&map).map_err(wrong)?;
+        config.check(&path.display().to_string())?;
         let (width, inner, layers, vocab) = (config.width, config.inner, config.layers, config.vocab);
         let (queries, keys) = (config.attention_width(), config.kv_width());
         let mut layout = vec![("model.embed_tokens.weight", 1, [vocab, width])];
@@ -261,23 +259,27 @@ impl Checkpoint {
     }
 }
 
+/// Whether the first bytes can be the header of a checkpoint; if not, why.
+pub(crate) fn check_header(bytes: &[u8]) -> std::result::Result<(), String> {
+    header(bytes).map(drop)
+}
+
 /// The sizes, and whether the head is the embedding.
-fn header(bytes: &[u8], path: &Path) -> Result<(Config, bool)> {
-    let mut reader = Reader { bytes, path };
-    let mut numbers = [0i32; 7];
-    for number in &mut numbers {
-        *number = i32::from_le_bytes(reader.word("the header")?);
-    }
+fn header(bytes: &[u8]) -> std::result::Result<(Config, bool), String> {
+    let (words, _) = bytes.as_chunks::<4>();
+    let Some(words) = words.first_chunk::<7>() else {
+        return Err(format!("{} bytes, where its header alone has {HEADER}", bytes.len()));
+    };
+    let mut numbers = words.map(i32::from_le_bytes);
     let tied = numbers[5] > 0;
     numbers[5] = numbers[5].checked_abs().unwrap_or(0);
     if let Some(bad) = numbers.iter().position(|n| !(1..=1 << 24).contains(n)) {
         let name = ["width", "inner width", "layers", "heads", "key/value heads", "vocabulary", "positions"][bad];
-        let problem = format!("{name} {} in the header: expected 1 to 2^24", numbers[bad]);
-        return Err(Error::format(path.display(), problem));
+        return Err(format!("{name} {} in its header: expected 1 to 2^24", numbers[bad]));
     }
     let [width, inner, layers, heads, kv_heads, vocab, context] = numbers.map(|n| n as usize);
     if !width.is_multiple_of(heads) {
-        return Err(Error::format(path.display(), format!("width {width} over {heads} heads: expected a multiple")));
+        return Err(format!("width {width} over {heads} heads in its header: expected a multiple"));
     }
     let config = Config {
         architecture: "llama2.c",
@@ -301,7 +303,6 @@ fn header(bytes: &[u8], path: &Path) -> Result<(Config, bool)> {
         bos: Some(1),
         eos: Some(2),
     };
-    config.check(&path.display().to_string())?;
     Ok((config, tied))
 }
 

@@ -1,10 +1,12 @@
 //! From the name of a model to a model.
 
-use crate::llama2c::Checkpoint;
+use crate::llama2c::{self, Checkpoint};
 use crate::models::Description;
-use crate::weights::safetensors::Files;
+use crate::weights::map::Map;
+use crate::weights::safetensors::{self, Files};
 use crate::weights::synthetic::Synthetic;
 use crate::weights::tensor_file::TensorFile;
+use crate::weights::torch::{self, Shards};
 use crate::{Error, Model, Result, SHAPES, Settings, Tokenizer};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,8 +14,8 @@ use std::sync::Arc;
 /// What a model's name means.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Spec {
-    /// A Hugging Face folder: config.json, model.safetensors or its shards, and perhaps tokenizer.json. RWKV needs no
-    /// config.json.
+    /// A Hugging Face folder: config.json, model.safetensors or pytorch_model.bin or the shards of either, and perhaps
+    /// tokenizer.json. RWKV needs no config.json.
     Folder(PathBuf),
     /// A checkpoint of llama2.c; its vocabulary (`tokenizer.bin` or `tok512.bin`) is looked for beside it. Or an RWKV by its
     /// author's names: a checkpoint of PyTorch, a model of rwkv.cpp or a safetensors file, with `tokenizer.json` or the
@@ -101,8 +103,6 @@ pub fn load_from_memory(config: &[u8], weights: &[u8], settings: &Settings) -> R
 
 /// The largest config.json that is read.
 const MAX_CONFIG_BYTES: u64 = 16 << 20;
-/// What PyTorch's checkpoints are called in folders.
-const TORCH_FILE: &str = "pytorch_model.bin";
 
 fn load_folder(folder: &Path, settings: &Settings, progress: &dyn Fn(u64, u64)) -> Result<Loaded> {
     let path = folder.join("config.json");
@@ -117,22 +117,30 @@ fn load_folder(folder: &Path, settings: &Settings, progress: &dyn Fn(u64, u64)) 
     }
     let bytes = std::fs::read(&path).map_err(|e| Error::read(&path, e))?;
     let description = Description::parse(&bytes, &path.display().to_string())?;
-    let tokenizer = folder.join("tokenizer.json");
-    let tokenizer = if tokenizer.exists() {
-        let mut tokenizer = Tokenizer::from_file(&tokenizer)?;
+    let mut tokenizer = tokenizer_beside(&path)?;
+    if let Some(tokenizer) = &mut tokenizer {
         let (bos, eos) = description.special();
         tokenizer.fill_special(bos, eos);
-        Some(tokenizer)
-    } else {
-        None
-    };
-    let torch = folder.join(TORCH_FILE);
-    let model = if torch.exists() && !folder.join("model.safetensors").exists() {
-        description.build(TensorFile::open(&torch)?.source(), settings, progress)?
-    } else {
+    }
+    let [safetensors, shards, torch, torch_shards] =
+        [safetensors::FILE, safetensors::INDEX, torch::FILE, torch::INDEX].map(|name| folder.join(name));
+    let model = if safetensors.exists() || shards.exists() {
         description.build(&Files::open(folder)?, settings, progress)?
+    } else if torch.exists() {
+        description.build(TensorFile::open(&torch)?.source(), settings, progress)?
+    } else if torch_shards.exists() {
+        description.build(&Shards::open(&torch_shards)?, settings, progress)?
+    } else {
+        let (a, b) = (safetensors::FILE, torch::FILE);
+        return Err(Error::read(folder, format!("no {a} and no {b} in it, and the index of neither (.index.json)")));
     };
     Ok(Loaded { model, tokenizer, name: name_of(folder) })
+}
+
+/// The tokenizer in the folder of a file: tokenizer.json, or the vocabulary of RWKV World.
+fn tokenizer_beside(file: &Path) -> Result<Option<Tokenizer>> {
+    let path = file.with_file_name("tokenizer.json");
+    if path.exists() { Tokenizer::from_file(&path).map(Some) } else { Tokenizer::world_beside(file) }
 }
 
 /// Loads a model from the tensors of a file that describe it themselves.
@@ -144,9 +152,7 @@ fn load_tensors(
     progress: &dyn Fn(u64, u64),
 ) -> Result<Loaded> {
     let description = Description::of_tensors(tensors.source(), tensors.is_rwkv_cpp())?;
-    let tokenizer = file.with_file_name("tokenizer.json");
-    let tokenizer =
-        if tokenizer.exists() { Some(Tokenizer::from_file(&tokenizer)?) } else { Tokenizer::world_beside(file)? };
+    let tokenizer = tokenizer_beside(file)?;
     let model = description.build(tensors.source(), settings, progress)?;
     Ok(Loaded { model, tokenizer, name })
 }
@@ -155,7 +161,9 @@ fn load_file(file: &Path, settings: &Settings, progress: &dyn Fn(u64, u64)) -> R
     if let Some(tensors) = TensorFile::open_if_one(file)? {
         return load_tensors(&tensors, file, name_of(file), settings, progress);
     }
-    let checkpoint = Checkpoint::open(file)?;
+    let map = Map::open(file)?;
+    llama2c::check_header(&map).map_err(|problem| Error::format(file.display(), unknown(&map, &problem)))?;
+    let checkpoint = Checkpoint::new(file.to_path_buf(), map)?;
     // The names in use: llama2.c's own, and that of its 512-token vocabulary.
     let vocabularies = ["tokenizer.bin".to_string(), format!("tok{}.bin", checkpoint.config().vocab)];
     let found = vocabularies.iter().map(|name| file.with_file_name(name)).find(|path| path.exists());
@@ -173,6 +181,18 @@ fn load_file(file: &Path, settings: &Settings, progress: &dyn Fn(u64, u64)) -> R
     let description = Description::Transformer(checkpoint.config().clone());
     let model = description.build(&checkpoint, settings, progress)?;
     Ok(Loaded { model, tokenizer, name: name_of(file) })
+}
+
+/// What is said of a file of no known format: `problem` is why it is not the last of them.
+fn unknown(bytes: &[u8], problem: &str) -> String {
+    let first = &bytes[..bytes.len().min(8)];
+    let hex: Vec<String> = first.iter().map(|byte| format!("{byte:02x}")).collect();
+    let text: String = first.iter().map(|byte| if byte.is_ascii_graphic() { char::from(*byte) } else { '.' }).collect();
+    format!(
+        "its first bytes, {} ({text}), are not those of a safetensors file, of a checkpoint of PyTorch or of a model of \
+         rwkv.cpp, nor is it a checkpoint of llama2.c: {problem}",
+        hex.join(" ")
+    )
 }
 
 fn name_of(path: &Path) -> String {

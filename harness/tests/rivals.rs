@@ -118,6 +118,44 @@ fn every_program_runs_once_in_each_block_and_the_report_compares_them() {
     }
 }
 
+/// The same experiment by shape: a name and our model for each.
+fn by_shape(shapes: &[(&str, &str)]) -> String {
+    let (head, peer) = FILE.split_once("[[config.peers]]").unwrap();
+    let mut file: String =
+        head.lines().filter(|line| !line.starts_with("ours")).map(|line| format!("{line}\n")).collect();
+    for (name, model) in shapes {
+        let ours = format!("ours = {{ models = [\"{model}\"] }}");
+        file += &format!("[[config.shapes]]\nname = \"{name}\"\n{ours}\n[[config.shapes.peers]]{peer}");
+    }
+    file
+}
+
+#[test]
+fn each_shape_has_its_own_programs_blocks_and_table() {
+    let stage = Stage::new(GOOD);
+    let shapes = [("bitnet", "synthetic:bitnet-tiny"), ("rwkv-7", "synthetic:rwkv7-tiny+dense=q8")];
+    std::fs::write(stage.path("rivals.toml"), by_shape(&shapes)).unwrap();
+    let output = stage.run();
+    assert!(output.status.success(), "{}", told(&output));
+    let rows = stage.rows();
+    assert_eq!(rows.len(), 2 * (2 + 2 * 3 * 2));
+    for (shape, own) in [("bitnet", "ryzanstein"), ("rwkv-7", "ryzanstein+dense=q8")] {
+        let of = |program: &str| rows.iter().filter(|row| row["shape"] == shape && row["program"] == program).count();
+        assert_eq!((of(own), of("pretender")), (1 + 2 * 3, 1 + 2 * 3), "{shape}");
+    }
+    for needle in ["bitnet: against pretender, `ryzanstein` is", "rwkv-7: Speeds", "figures/rivals-rwkv-7.svg"] {
+        assert!(stage.report().contains(needle), "the report lacks '{needle}': {}", stage.report());
+    }
+    for (shapes, needle) in [
+        ([shapes[0], shapes[0]], "'bitnet' is the name of more than one shape"),
+        ([shapes[0], ("b", "synthetic:none")], "b: ours: "),
+    ] {
+        std::fs::write(stage.path("rivals.toml"), by_shape(&shapes)).unwrap();
+        let output = stage.run();
+        assert!(output.status.code() == Some(2) && told(&output).contains(needle), "{}", told(&output));
+    }
+}
+
 #[test]
 fn what_was_measured_before_a_program_fails_is_kept_and_reported() {
     let stage =
@@ -159,6 +197,9 @@ fn what_is_not_there_is_told_in_one_sentence_with_status_2() {
     {
         assert!(told(&output).contains(needle), "'{}' lacks '{needle}'", told(&output));
     }
+    let output = harness(&["rivals-recurrent"], &folder.path().join("run"), &folder.path().join("nowhere"));
+    let told_of = "rivals-recurrent.toml: mamba-130m: peers: 'llama.cpp Q8_0': there is no program /";
+    assert!(output.status.code() == Some(2) && told(&output).contains(told_of), "{}", told(&output));
     let stage = Stage::new(GOOD);
     std::fs::remove_file(stage.path("m.gguf")).unwrap();
     let output = stage.run();

@@ -31,21 +31,6 @@ pub const RECURRENT: [&str; 11] = [
     "tiny_rwkv_7v0_834K",
 ];
 
-/// Those of [`RECURRENT`] that engines run: a name here holds its engine to everything that transformers are held to.
-pub const RECURRENT_ENGINES: &[&str] = &[
-    "mamba1_f32",
-    "mamba2_f32",
-    "rwkv4_f32",
-    "rwkv4_hf_f32",
-    "rwkv5_2_f32",
-    "rwkv6_f32",
-    "rwkv7_f32",
-    "tiny_rwkv_4v0_660K",
-    "tiny_rwkv_5v1_730K",
-    "tiny_rwkv_5v2_730K",
-    "tiny_rwkv_7v0_834K",
-];
-
 /// A golden model: its folder and what upstream computed from it.
 #[derive(Debug)]
 pub struct Golden {
@@ -58,9 +43,9 @@ pub struct Golden {
 }
 
 impl Golden {
-    /// Every golden model that an engine runs, or none after a visible line where fixtures are missing.
+    /// Every golden model, or none after a visible line where fixtures are missing.
     pub fn all(promise: &str) -> Vec<Golden> {
-        let names: Vec<&str> = TRANSFORMERS.iter().chain(RECURRENT_ENGINES).copied().collect();
+        let names: Vec<&str> = TRANSFORMERS.iter().chain(&RECURRENT).copied().collect();
         Golden::of(promise, &names)
     }
 
@@ -69,7 +54,7 @@ impl Golden {
         Golden::of(promise, &TRANSFORMERS)
     }
 
-    /// Every golden recurrent model, likewise, whether or not an engine runs it.
+    /// Every golden recurrent model, likewise.
     pub fn recurrent(promise: &str) -> Vec<Golden> {
         Golden::of(promise, &RECURRENT)
     }

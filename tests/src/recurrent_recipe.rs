@@ -18,8 +18,10 @@ pub enum Kind {
     Rwkv4,
     /// Hugging Face's names.
     Rwkv4HuggingFace,
-    /// BlinkDL's names, as all that follow.
+    /// Version 5.0; BlinkDL's names, as all that follow.
     Rwkv5First,
+    /// Version 5.1: the first with a gate.
+    Rwkv5Gated,
     /// Version 5.2.
     Rwkv5,
     /// Version 6.
@@ -27,18 +29,6 @@ pub enum Kind {
     /// Version 7.
     Rwkv7,
 }
-
-/// Those that engines run: a kind here holds its engine to everything that every model keeps, on this module's recipes.
-pub const ENGINES: &[Kind] = &[
-    Kind::Mamba,
-    Kind::Mamba2,
-    Kind::Rwkv4,
-    Kind::Rwkv4HuggingFace,
-    Kind::Rwkv5First,
-    Kind::Rwkv5,
-    Kind::Rwkv6,
-    Kind::Rwkv7,
-];
 
 /// What to write.
 #[derive(Clone, Debug)]
@@ -159,6 +149,17 @@ pub const RECURRENT_RECIPES: &[RecurrentRecipe] = &[
     },
     RecurrentRecipe { name: "rwkv4 by other names", kind: Kind::Rwkv4HuggingFace, inner: 192, ..BASE },
     RecurrentRecipe { name: "rwkv5.0 f32, heads of 8", kind: Kind::Rwkv5First, head_width: 8, ..BASE },
+    RecurrentRecipe { name: "rwkv5.1 f32", kind: Kind::Rwkv5Gated, inner: 168, ..BASE },
+    RecurrentRecipe {
+        name: "rwkv5.1 bf16, heads of 9",
+        kind: Kind::Rwkv5Gated,
+        store: Dtype::BF16,
+        width: 45,
+        inner: 101,
+        head_width: 9,
+        layers: 3,
+        ..BASE
+    },
     RecurrentRecipe { name: "rwkv5.2 f32, heads of 8", kind: Kind::Rwkv5, head_width: 8, inner: 168, ..BASE },
     RecurrentRecipe {
         name: "rwkv5.2 bf16, heads of 64",
@@ -256,11 +257,6 @@ impl Writer<'_> {
 }
 
 impl RecurrentRecipe {
-    /// The recipes that engines run.
-    pub fn with_engines() -> impl Iterator<Item = &'static RecurrentRecipe> {
-        RECURRENT_RECIPES.iter().filter(|recipe| ENGINES.contains(&recipe.kind))
-    }
-
     /// How many of the first blocks are a function of their input alone: later ones of RWKV-7 need the first one's values.
     pub fn blocks_alone(&self) -> usize {
         if self.kind == Kind::Rwkv7 { 1 } else { self.layers }
@@ -438,7 +434,7 @@ impl RecurrentRecipe {
         let (mix, names): (&str, &[&str]) = match self.kind {
             Kind::Rwkv4 | Kind::Rwkv5First => ("time_mix_", &["k", "v", "r"]),
             Kind::Rwkv4HuggingFace => ("time_mix_", &["key", "value", "receptance"]),
-            Kind::Rwkv5 => ("time_mix_", &["k", "v", "r", "g"]),
+            Kind::Rwkv5Gated | Kind::Rwkv5 => ("time_mix_", &["k", "v", "r", "g"]),
             Kind::Rwkv6 => ("time_maa_", &["x", "w", "k", "v", "r", "g"]),
             _ => ("x_", &["r", "w", "k", "v", "a", "g"]),
         };
@@ -456,9 +452,12 @@ impl RecurrentRecipe {
                 w.put(&name("time_decay"), &[c], Uniform(-5.0, 1.0));
                 w.put(&name("time_first"), &[c], Normal(-1.0, 0.5));
             }
-            Kind::Rwkv5First => {
+            Kind::Rwkv5First | Kind::Rwkv5Gated => {
                 w.put(&name("time_decay"), &[heads], decay);
                 w.put(&name("time_first"), &[heads], Normal(-1.0, 0.5));
+                if self.kind == Kind::Rwkv5Gated {
+                    w.matrix(&name("gate.weight"), c, c, 1.0);
+                }
             }
             Kind::Rwkv5 => {
                 w.put(&name("time_decay"), &[heads, n], decay);

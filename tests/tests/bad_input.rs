@@ -3,7 +3,7 @@
 use engines::{CacheFormat, Cpu, Error, Loaded, Segment, Spec, Tokenizer, Want};
 use kernels::Isa;
 use promises::recipe::{CONTEXT, RECIPES, Recipe, write_config};
-use promises::recurrent_recipe::RecurrentRecipe;
+use promises::recurrent_recipe::RECURRENT_RECIPES;
 use promises::running::{load, open, plain, settings};
 use promises::tensors::{Tensor, Tensors};
 use safetensors::Dtype;
@@ -101,7 +101,7 @@ fn a_tensor_of_another_shape_is_named_with_both_shapes() {
 
 #[test]
 fn recurrent_models_name_a_tensor_that_is_missing_misshapen_or_not_finite() {
-    for recipe in RecurrentRecipe::with_engines() {
+    for recipe in RECURRENT_RECIPES {
         // Where sizes are read from the tensors themselves, another one may be the one that does not fit.
         let described = recipe.config().is_some();
         let folder = tempfile::tempdir().expect("a temporary folder");

@@ -3,6 +3,7 @@
 
 use engines::{Spec, TensorFile, Tokenizer};
 use promises::external::{fixtures, or_skip, report};
+use promises::recurrent_recipe::{Kind, RECURRENT_RECIPES};
 use promises::running::{bits, logits, plain};
 use serde_json::Value;
 use std::path::Path;
@@ -58,6 +59,61 @@ fn an_rwkv_runs_from_its_checkpoint_as_from_safetensors() {
             assert!(bits(logits(&*alone.model, &tokens).as_slice()) == expected, "{model}/{file}");
             assert!(alone.tokenizer.is_some() && whole.tokenizer.is_some(), "{model}: the tokenizer beside it");
         }
+    }
+}
+
+#[test]
+fn a_checkpoint_in_several_files_runs_as_one() {
+    let promise = "a Mamba gives the same bits from the shards of PyTorch's file as from safetensors";
+    let Some(golden) = or_skip(promise, fixtures(), "mamba1_f32") else { return };
+    let load = |folder: &Path| {
+        let loaded = engines::load(&Spec::Folder(folder.to_path_buf()), &plain(), &|_, _| {});
+        loaded.unwrap_or_else(|error| panic!("{error}"))
+    };
+    let tokens: Vec<u32> = (0..60).map(|i| i * 7 % 512).collect();
+    let expected = bits(logits(&*load(&golden).model, &tokens).as_slice());
+    let whole = golden.join("mamba_ssm_format/pytorch_model.bin");
+    let names: Vec<String> =
+        TensorFile::open(&whole).unwrap().names().into_iter().filter(|name| name != "lm_head.weight").collect();
+    // Two files that hold all, and an index that takes every other tensor from each.
+    let copy = tempfile::tempdir().unwrap();
+    let files = [1, 2].map(|i| format!("pytorch_model-0000{i}-of-00002.bin"));
+    for file in &files {
+        std::fs::copy(&whole, copy.path().join(file)).unwrap();
+    }
+    std::fs::copy(golden.join("config.json"), copy.path().join("config.json")).unwrap();
+    let map: serde_json::Map<String, Value> =
+        names.iter().enumerate().map(|(i, name)| (name.clone(), files[i % 2].clone().into())).collect();
+    let index = copy.path().join("pytorch_model.bin.index.json");
+    std::fs::write(&index, serde_json::json!({ "weight_map": map }).to_string()).unwrap();
+    assert!(bits(logits(&*load(copy.path()).model, &tokens).as_slice()) == expected);
+    report(promise, &format!("{} tensors in two files", names.len()));
+}
+
+#[test]
+fn the_world_vocabulary_is_found_beside_a_model() {
+    let recipe = RECURRENT_RECIPES.iter().find(|recipe| recipe.kind == Kind::Rwkv7).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    recipe.write(folder.path(), 1);
+    let specs = [Spec::Folder(folder.path().to_path_buf()), Spec::File(folder.path().join("model.safetensors"))];
+    let tokenizer = |spec: &Spec| {
+        let loaded = engines::load(spec, &plain(), &|_, _| {});
+        loaded.map(|loaded| loaded.tokenizer).map_err(|error| error.to_string())
+    };
+    for spec in &specs {
+        assert!(tokenizer(spec).unwrap().is_none(), "nothing beside it yet");
+    }
+    let vocabulary = folder.path().join("rwkv_vocab_v20230424.txt");
+    std::fs::write(&vocabulary, "1 'a' 1\n2 'b' 1\n3 'ab' 2\n4 ' ' 1\n5 b'\\xff' 1\n").unwrap();
+    for spec in &specs {
+        let found = tokenizer(spec).unwrap().expect("the vocabulary beside it");
+        assert_eq!((found.vocab(), found.eos()), (6, Some(0)), "{spec:?}");
+        assert_eq!(found.encode("ab ba").unwrap(), [3, 4, 2, 1], "{spec:?}");
+        assert_eq!(found.decode(&[3, 4, 2, 1]), "ab ba", "{spec:?}");
+    }
+    std::fs::write(&vocabulary, "1 'a' 2\n").unwrap();
+    for spec in &specs {
+        assert!(tokenizer(spec).unwrap_err().contains("rwkv_vocab_v20230424.txt"), "{spec:?}");
     }
 }
 

@@ -9,7 +9,7 @@ use promises::external::{checkout, report};
 use promises::golden::{largest_difference, rows};
 use promises::parity;
 use promises::recipe::{RECIPES, Recipe};
-use promises::recurrent_recipe::RecurrentRecipe;
+use promises::recurrent_recipe::{RECURRENT_RECIPES, RecurrentRecipe};
 use promises::reference::{self, Config, GROUP_NORM_EPS, Reference};
 use promises::running::{bits, logits, logits_stepwise, open, plain, settings, wide};
 use promises::upstream;
@@ -31,7 +31,7 @@ static MODELS: LazyLock<Vec<Named>> = LazyLock::new(|| {
     });
     let synthetic = Spec::Synthetic { shape: "bitnet-tiny".to_string(), seed: 3 };
     let synthetic = engines::load(&synthetic, &plain(), &|_, _| {}).expect("a synthetic model").model;
-    let recurrent = RecurrentRecipe::with_engines().map(|recipe| {
+    let recurrent = RECURRENT_RECIPES.iter().map(|recipe| {
         let folder = tempfile::tempdir().expect("a temporary folder");
         recipe.write(folder.path(), 7);
         (recipe.name.to_string(), open(folder.path()))
@@ -44,7 +44,7 @@ static MODELS: LazyLock<Vec<Named>> = LazyLock::new(|| {
 
 /// All but the trained ones, which are as large as all others together and have tests of their own.
 fn random_models() -> &'static [Named] {
-    &MODELS[..RECIPES.len() + RecurrentRecipe::with_engines().count() + 1]
+    &MODELS[..RECIPES.len() + RECURRENT_RECIPES.len() + 1]
 }
 
 /// Folders of `models/` that hold weights.
@@ -168,7 +168,7 @@ fn a_trace_gives_the_bits_of_a_pass_and_its_blocks_chain() {
         let trace = model.trace(&mut model.start(0), &tokens).expect("a trace");
         assert!(bits(trace.logits.as_slice()) == bits(logits(&**model, &tokens).as_slice()), "{name}");
         assert_eq!(trace.hidden.len(), model.facts().layers + 1, "{name}: hidden states");
-        let recurrent = RecurrentRecipe::with_engines().find(|recipe| recipe.name == name);
+        let recurrent = RECURRENT_RECIPES.iter().find(|recipe| recipe.name == name);
         for index in 0..recurrent.map_or(model.facts().layers, RecurrentRecipe::blocks_alone) {
             let block = model.block(index, &trace.hidden[index]).expect("a block");
             assert!(bits(&block) == bits(&trace.hidden[index + 1]), "{name}: block {index} alone");
@@ -344,7 +344,7 @@ fn every_published_form_gives_the_logits_of_the_reference() {
 #[test]
 fn every_recurrent_form_gives_the_logits_of_the_reference() {
     let promise = "every_recurrent_form_gives_the_logits_of_the_reference";
-    for (recipe, seed) in RecurrentRecipe::with_engines().flat_map(|recipe| [(recipe, 1), (recipe, 2), (recipe, 3)]) {
+    for (recipe, seed) in RECURRENT_RECIPES.iter().flat_map(|recipe| [(recipe, 1), (recipe, 2), (recipe, 3)]) {
         let folder = tempfile::tempdir().expect("a temporary folder");
         recipe.write(folder.path(), seed);
         let oracle = reference::open(folder.path(), GROUP_NORM_EPS);

@@ -3,6 +3,7 @@
 
 pub(crate) mod dense;
 pub(crate) mod ggml_blocks;
+pub(crate) mod index;
 pub(crate) mod map;
 pub(crate) mod pickle;
 pub(crate) mod quantised;

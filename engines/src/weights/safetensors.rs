@@ -3,14 +3,14 @@
 use super::dense::{Dense, Format};
 use super::map::Map;
 use super::tensor::Tensor;
-use super::{Source, TernaryForm, quantised};
+use super::{Source, TernaryForm, index, quantised};
 use crate::{Error, Result};
 use kernels::ternary::TernaryMatrix;
 use safetensors::Dtype;
 use safetensors::tensor::{Metadata, SafeTensors};
 use std::collections::HashMap;
 use std::ops::Range;
-use std::path::{Component, Path};
+use std::path::Path;
 use std::sync::Arc;
 
 /// The tensors of one or several files.
@@ -31,8 +31,9 @@ struct Shard {
     metadata: Metadata,
 }
 
-/// The largest index file that is read.
-const MAX_INDEX_BYTES: u64 = 64 << 20;
+/// What safetensors files are called in folders: the only one, or the index of several.
+pub(crate) const FILE: &str = "model.safetensors";
+pub(crate) const INDEX: &str = "model.safetensors.index.json";
 
 /// Whether bytes are meant to be a safetensors file: the length of its header, which is never large, and the header.
 pub(crate) fn is_safetensors(bytes: &[u8]) -> bool {
@@ -73,34 +74,14 @@ impl Files {
     /// The tensors of a folder.
     pub(crate) fn open(folder: &Path) -> Result<Files> {
         let place = folder.display().to_string();
-        let single = folder.join("model.safetensors");
+        let single = folder.join(FILE);
         if single.exists() {
             let shard = Shard::new(single.display().to_string(), Map::open(&single)?)?;
             return Ok(Files::single(place, shard));
         }
-        let path = folder.join("model.safetensors.index.json");
-        if !path.exists() {
-            let reason = "no model.safetensors and no model.safetensors.index.json in it";
-            return Err(Error::read(folder, reason));
-        }
-        let mut shards: Vec<Shard> = Vec::new();
-        let mut numbers: HashMap<String, usize> = HashMap::new();
-        let mut index = HashMap::new();
-        for (tensor, file) in weight_map(&path)? {
-            let shard = match numbers.get(&file) {
-                Some(shard) => *shard,
-                None => {
-                    let shard_path = folder.join(&file);
-                    shards.push(Shard::new(shard_path.display().to_string(), Map::open(&shard_path)?)?);
-                    numbers.insert(file.clone(), shards.len() - 1);
-                    shards.len() - 1
-                }
-            };
-            if shards[shard].metadata.info(&tensor).is_none() {
-                return Err(Error::tensor(&shards[shard].file, tensor, "missing, though the index names this file"));
-            }
-            index.insert(tensor, shard);
-        }
+        let path = folder.join(INDEX);
+        let open = |path: &Path| Shard::new(path.display().to_string(), Map::open(path)?);
+        let (shards, index) = index::open(&path, open, |shard, tensor| shard.metadata.info(tensor).is_some())?;
         Ok(Files { place, shards, index })
     }
 
@@ -134,29 +115,6 @@ impl Files {
             range,
         })
     }
-}
-
-/// The tensors and their files in an index.
-fn weight_map(path: &Path) -> Result<Vec<(String, String)>> {
-    let wrong = |problem: String| Error::format(path.display(), problem);
-    let size = std::fs::metadata(path).map_err(|e| Error::read(path, e))?.len();
-    if size > MAX_INDEX_BYTES {
-        return Err(wrong(format!("{size} bytes: expected at most {MAX_INDEX_BYTES}")));
-    }
-    let bytes = std::fs::read(path).map_err(|e| Error::read(path, e))?;
-    let json: serde_json::Value = serde_json::from_slice(&bytes).map_err(|e| wrong(format!("not JSON: {e}")))?;
-    let entries = json["weight_map"].as_object().ok_or_else(|| wrong("no object weight_map".to_string()))?;
-    let mut map = Vec::with_capacity(entries.len());
-    for (tensor, file) in entries {
-        let file = file.as_str().ok_or_else(|| wrong(format!("the file of {tensor} is not a string: {file}")))?;
-        // A plain name: an index must not reach outside its folder.
-        let mut components = Path::new(file).components();
-        if !matches!((components.next(), components.next()), (Some(Component::Normal(_)), None)) {
-            return Err(wrong(format!("the file of {tensor} is '{file}': expected a name in the same folder")));
-        }
-        map.push((tensor.clone(), file.to_string()));
-    }
-    Ok(map)
 }
 
 /// A tensor as it lies in its file.

@@ -4,7 +4,7 @@
 //! lie in, uncompressed. The storages are used where they are, in the mapped file.
 //!
 //! Not done: checksums (the archive's directory is at its end, so a file that was cut short is found out anyway), views that
-//! are neither in order nor transposed, checkpoints in several files.
+//! are neither in order nor transposed.
 
 use super::dense::{Dense, Format};
 use super::map::Map;
@@ -16,6 +16,13 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::Arc;
 
+mod shards;
+
+pub(crate) use shards::Shards;
+
+/// What checkpoints are called in folders: the only file, or the index of several.
+pub(crate) const FILE: &str = "pytorch_model.bin";
+pub(crate) const INDEX: &str = "pytorch_model.bin.index.json";
 /// What every zip archive of torch begins with.
 const MAGIC: &[u8] = b"PK\x03\x04";
 /// What files of older versions begin with: the number 0x1950a86a20f9469cfc6c, pickled.

@@ -161,7 +161,7 @@ fn unreadable_places_are_named() {
     let tiny = Tiny::new(Recipe::default());
     tiny.write(path);
     std::fs::remove_file(path.join("model.safetensors")).unwrap();
-    assert!(says().contains("no model.safetensors and no model.safetensors.index.json"));
+    assert!(says().contains("no model.safetensors and no pytorch_model.bin in it"));
     std::fs::write(path.join("model.safetensors"), []).unwrap();
     assert!(says().contains("model.safetensors: the file is empty"));
     tiny.write(path);

@@ -126,6 +126,25 @@ fn damaged_checkpoints_are_errors() {
     assert!(says(&nan).contains("model.embed_tokens.weight: the number at row"));
 }
 
+#[test]
+fn a_file_of_no_known_format_is_told_by_its_first_bytes() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.bin");
+    let says = |bytes: &[u8]| {
+        std::fs::write(&path, bytes).unwrap();
+        load_file(&path).err().expect("not a model")
+    };
+    let other = says(&[b"GGUF\x03\0\0\0".as_slice(), &[7; 100]].concat());
+    for needle in
+        ["model.bin: its first bytes, 47 47 55 46 03 00 00 00 (GGUF....)", "safetensors", "PyTorch", "rwkv.cpp"]
+    {
+        assert!(other.contains(needle), "{other}");
+    }
+    assert!(other.contains("llama2.c: width 1179993927 in its header"), "{other}");
+    assert!(says(b"hi").contains("68 69 (hi)"));
+    assert!(says(b"hi").contains("2 bytes, where its header alone has 28"));
+}
+
 /// A vocabulary of three special tokens, all bytes, and some pieces.
 fn vocabulary() -> Vec<u8> {
     let mut bytes = 9i32.to_le_bytes().to_vec();

@@ -1,13 +1,17 @@
 //! What recurrent models promise beside what all models do: their memory has one size, and goes back as far as it was asked to.
 
 use crate::tiny::{on, tokens};
-use engines::{DensePacking, Error, Model, Packing, Segment, Settings, Spec, State, Token, Want, load};
+use engines::{DensePacking, Error, Model, Packing, SHAPES, Segment, Settings, Spec, State, Token, Want, load};
 use kernels::{Isa, Rng, grouped};
 use proptest::prelude::*;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 /// The small synthetic model of every recurrent architecture.
-const MODELS: [&str; 6] = ["mamba-tiny", "mamba2-tiny", "rwkv4-tiny", "rwkv5-tiny", "rwkv6-tiny", "rwkv7-tiny"];
+static MODELS: LazyLock<Vec<&str>> = LazyLock::new(|| {
+    let recurrent =
+        |name: &&str| ["mamba", "rwkv"].iter().any(|kind| name.starts_with(kind)) && name.ends_with("-tiny");
+    SHAPES.iter().map(|shape| shape.name).filter(recurrent).collect()
+});
 const VOCAB: usize = 640;
 
 fn model(name: &str, settings: &Settings) -> Arc<dyn Model> {
@@ -25,7 +29,7 @@ fn whole(model: &dyn Model, tokens: &[Token]) -> Vec<f32> {
 
 #[test]
 fn every_isa_and_thread_count_gives_the_same_bits() {
-    for name in MODELS {
+    for name in &*MODELS {
         let tokens = tokens(130, VOCAB, 5);
         let plain = model(name, &on(Isa::Scalar, 1));
         let expected = whole(&*plain, &tokens);
@@ -46,7 +50,7 @@ fn every_isa_and_thread_count_gives_the_same_bits() {
 #[test]
 fn dense_weights_in_groups_stay_near_and_have_the_same_bits_everywhere() {
     let tokens = tokens(40, VOCAB, 9);
-    for name in MODELS {
+    for name in &*MODELS {
         let exact = whole(&*model(name, &on(Isa::best(), 1)), &tokens);
         let rms = |x: &[f32]| (x.iter().map(|x| x * x).sum::<f32>() / x.len() as f32).sqrt();
         // The norm of a head divides by what may be next to nothing: roundings count for more than in a transformer.
@@ -67,7 +71,7 @@ fn dense_weights_in_groups_stay_near_and_have_the_same_bits_everywhere() {
 
 #[test]
 fn long_prompts_and_every_cut_into_calls_give_the_same_bits() {
-    for name in MODELS {
+    for name in &*MODELS {
         let model = model(name, &on(Isa::best(), 2));
         let tokens = tokens(600, VOCAB, 6);
         let expected = whole(&*model, &tokens);
@@ -87,7 +91,7 @@ fn long_prompts_and_every_cut_into_calls_give_the_same_bits() {
 
 #[test]
 fn sequences_in_one_batch_do_not_see_each_other() {
-    for name in MODELS {
+    for name in &*MODELS {
         for threads in [1, 2] {
             let model = model(name, &on(Isa::best(), threads));
             let mut rng = Rng::new(9);
@@ -171,7 +175,7 @@ proptest! {
 
 #[test]
 fn the_memory_has_one_size_whatever_was_read() {
-    for name in MODELS {
+    for name in &*MODELS {
         let model = model(name, &on(Isa::best(), 2));
         let facts = model.facts();
         assert!(facts.state_bytes > 0 && facts.cache_bytes_per_position == 0 && facts.holds(usize::MAX));
@@ -189,7 +193,7 @@ fn the_memory_has_one_size_whatever_was_read() {
 #[test]
 fn states_of_other_models_are_refused() {
     let cached = load(&Spec::parse("synthetic:bitnet-tiny").unwrap(), &on(Isa::best(), 1), &|_, _| ()).unwrap().model;
-    for name in MODELS {
+    for name in &*MODELS {
         let model = model(name, &on(Isa::best(), 1));
         for (reader, state) in [(&model, cached.start(0)), (&cached, model.start(0))] {
             let mut state = state;
@@ -202,7 +206,7 @@ fn states_of_other_models_are_refused() {
 
 #[test]
 fn tracing_agrees_with_reading_and_with_single_blocks() {
-    for name in MODELS {
+    for name in &*MODELS {
         let model = model(name, &on(Isa::best(), 2));
         for count in [2, 40, 530] {
             let tokens = tokens(count, VOCAB, 3);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use engines::{Model, Settings};
+use engines::{CacheFormat, Model};
 use serde::{Deserialize, Serialize};
 
 use crate::contest::{Budget, contest};
@@ -28,6 +28,11 @@ const OURS: &str = "ryzanstein";
 fn our_name(model: &str) -> String {
     let options = model.find('+').map_or("", |at| &model[at..]);
     format!("{OURS}{options}")
+}
+
+/// What is said of a shape, with its name before it where it has one.
+fn qualified(shape: &str, said: &str) -> String {
+    if shape.is_empty() { said.to_string() } else { format!("{shape}: {said}") }
 }
 
 fn is_ours(program: &str) -> bool {
@@ -54,10 +59,27 @@ pub struct Config {
     /// Numbers of threads, the same for all.
     #[serde(default)]
     pub threads: Threads,
-    /// Our engine.
-    pub ours: Ours,
     /// What each is timed at.
     pub tests: Vec<Test>,
+    /// Our engine, where all models are of one shape.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ours: Option<Ours>,
+    /// The other programs, likewise.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub peers: Vec<Description>,
+    /// Both by the shape of the model, where there are several: programs alternate within a shape.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shapes: Vec<Shape>,
+}
+
+/// Programs that run models of one shape.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Shape {
+    /// How reports call it; empty where it is the only one.
+    pub name: String,
+    /// Our engine.
+    pub ours: Ours,
     /// The other programs.
     pub peers: Vec<Description>,
 }
@@ -69,8 +91,16 @@ pub struct Ours {
     /// Names in `models/`, folders, files, or `synthetic:SHAPE[:SEED]`, with options: models of the shape of the peers',
     /// each of which takes part.
     pub models: Vec<String>,
-    /// How the key/value cache is kept: `f32` or `bf16`.
-    pub cache: String,
+    /// How the key/value cache is kept: `f32` or `bf16`. Recurrent models have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache: Option<String>,
+}
+
+impl Ours {
+    /// The cache as asked for, else `f32`.
+    fn cache(&self) -> Result<CacheFormat, String> {
+        self.cache.as_deref().map_or(Ok(CacheFormat::F32), compute::cache)
+    }
 }
 
 /// One thing to time: either `prefill` or `decode`.
@@ -98,6 +128,9 @@ pub enum Row {
 /// A program that takes part.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ProgramRow {
+    /// See [`Shape::name`].
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub shape: String,
     /// As in the configuration; ours is `ryzanstein` with the options of its model.
     pub program: String,
     /// What it calls its version or commit.
@@ -113,6 +146,9 @@ pub struct ProgramRow {
 /// One run of one program.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct SampleRow {
+    /// See [`Shape::name`].
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub shape: String,
     /// See [`ProgramRow::program`].
     pub program: String,
     /// `prefill` or `decode`.
@@ -142,16 +178,46 @@ impl Config {
         self.tests.iter().map(|test| test.work()).collect()
     }
 
-    fn peers(&self) -> Result<Vec<Peer>, String> {
+    /// Who runs against whom: what the file says by shape, or the only one without a name.
+    fn shapes(&self) -> Result<Vec<Shape>, String> {
+        match (&self.ours, &self.shapes[..]) {
+            (Some(ours), []) => Ok(vec![Shape { name: String::new(), ours: ours.clone(), peers: self.peers.clone() }]),
+            (None, [_, ..]) if self.peers.is_empty() => Ok(self.shapes.clone()),
+            _ => Err("expected either ours and peers, or shapes with ours and peers in each".to_string()),
+        }
+    }
+
+    fn find(&self, peers: &[Description]) -> Result<Vec<Peer>, String> {
         let folder = peers::folder(&self.folder);
         let limit = Duration::try_from_secs_f64(self.limit_s).ok().filter(|limit| !limit.is_zero());
         let limit = limit.ok_or_else(|| format!("limit_s = {}: expected a number above 0", self.limit_s))?;
-        self.peers.iter().map(|peer| peer.find(&folder, limit)).collect()
+        peers.iter().map(|peer| peer.find(&folder, limit)).collect()
+    }
+}
+
+impl Shape {
+    fn check(&self, config: &Config) -> Result<(), String> {
+        self.ours.cache().map_err(|error| format!("ours: cache: {error}"))?;
+        for model in &self.ours.models {
+            model::find(model).map_err(|error| format!("ours: {error:#}"))?;
+        }
+        let ours = self.ours.models.iter().map(|model| our_name(model));
+        let names: Vec<String> = ours.chain(self.peers.iter().map(|peer| peer.name.clone())).collect();
+        for (i, name) in names.iter().enumerate() {
+            if names[..i].contains(name) || i >= self.ours.models.len() && is_ours(name) {
+                return Err(format!("'{name}' is the name of more than one program"));
+            }
+        }
+        config.find(&self.peers).map(drop).map_err(|error| format!("peers: {error}"))
     }
 
-    fn settings(&self, lab: &Lab, threads: usize) -> Result<Settings> {
-        let cache = compute::cache(&self.ours.cache).map_err(anyhow::Error::msg)?;
-        lab.settings(lab.isa, threads, cache)
+    fn programs(&self) -> usize {
+        self.ours.models.len() + self.peers.len()
+    }
+
+    /// `mamba-2.8b: PROGRAM`, or the program alone where there is one shape.
+    fn qualified(&self, program: &str) -> String {
+        qualified(&self.name, program)
     }
 }
 
@@ -167,65 +233,60 @@ impl Experiment for Rivals {
         if !(1..=MOST_BLOCKS).contains(&config.blocks) {
             return Err(format!("blocks = {}: expected 1 to {MOST_BLOCKS}", config.blocks));
         }
-        compute::cache(&config.ours.cache).map_err(|error| format!("ours: cache: {error}"))?;
-        for model in &config.ours.models {
-            model::find(model).map_err(|error| format!("ours: {error:#}"))?;
-        }
         config.works().map_err(|error| format!("tests: {error}"))?;
-        let ours = config.ours.models.iter().map(|model| our_name(model));
-        let names: Vec<String> = ours.chain(config.peers.iter().map(|peer| peer.name.clone())).collect();
-        for (i, name) in names.iter().enumerate() {
-            if names[..i].contains(name) || i >= config.ours.models.len() && is_ours(name) {
-                return Err(format!("'{name}' is the name of more than one program"));
+        let shapes = config.shapes()?;
+        for (i, shape) in shapes.iter().enumerate() {
+            if shapes[..i].iter().any(|other| other.name == shape.name) {
+                return Err(format!("'{}' is the name of more than one shape", shape.name));
             }
+            shape.check(config).map_err(|error| shape.qualified(&error))?;
         }
-        config.peers().map(drop).map_err(|error| format!("peers: {error}"))
+        Ok(())
     }
 
     fn run(config: &Config, lab: &Lab, emit: &mut dyn FnMut(Row) -> Result<()>) -> Result<()> {
-        let peers = config.peers().map_err(anyhow::Error::msg)?;
+        let shapes = config.shapes().map_err(anyhow::Error::msg)?;
         let works = config.works().map_err(anyhow::Error::msg)?;
         let threads = config.threads.resolve(lab.threads);
-        let programs = config.ours.models.len() + peers.len();
-        let bar = lab.bar(programs + works.len() * threads.len() * config.blocks * programs, "rivals");
+        let programs: usize = shapes.iter().map(Shape::programs).sum();
+        let bar = lab.bar(programs * (1 + works.len() * threads.len() * config.blocks), "rivals");
         // First of all, so that a program that does not work is found before hours are spent.
-        for peer in &peers {
-            bar.set_message(format!("{}: first run", peer.name));
-            lab.file("program", &peer.name, &peer.program)?;
-            lab.file("model of a peer", &peer.name, &peer.model)?;
-            emit(Row::Program(introduced(peer, lab.threads)?))?;
-            bar.inc(1);
+        let mut found = Vec::new();
+        for shape in &shapes {
+            let peers = config.find(&shape.peers).map_err(anyhow::Error::msg)?;
+            for peer in &peers {
+                bar.set_message(format!("{}: first run", peer.name));
+                lab.file("program", &peer.name, &peer.program)?;
+                lab.file("model of a peer", &shape.qualified(&peer.name), &peer.model)?;
+                emit(Row::Program(introduced(shape, peer, lab.threads)?))?;
+                bar.inc(1);
+            }
+            found.push(peers);
         }
-        let mut ours = Vec::new();
-        for name in &config.ours.models {
-            bar.set_message(format!("loading {name}"));
-            let loaded = lab.model(name, &config.settings(lab, lab.threads)?)?;
-            emit(Row::Program(ourselves(name, loaded.model.as_ref())))?;
-            ours.push((our_name(name), loaded.model));
-            bar.inc(1);
-        }
-        // As many blocks as asked for, however long they take and however alike they are.
-        let blocks = config.blocks;
-        let budget = Budget { sample_ms: 1.0, min_blocks: blocks, max_blocks: blocks, seconds: 1e9, precision: 0.0 };
-        for work in works {
-            for &threads in &threads {
-                let settings = config.settings(lab, threads)?;
-                let models: Vec<Arc<dyn Model>> = ours.iter().map(|(_, model)| model.with(&settings)).collect();
-                let mut done = vec![0; programs];
-                contest(programs, &budget, |i| {
-                    let (program, seconds) = match models.get(i) {
-                        Some(model) => (&ours[i].0, time(model.as_ref(), work).context("our engine")?),
-                        None => {
-                            let peer = &peers[i - models.len()];
-                            (&peer.name, peer.time(work, threads)?.seconds)
-                        }
-                    };
-                    emit(Row::Sample(sample(program, work, threads, done[i], seconds)))?;
-                    done[i] += 1;
-                    bar.set_message(format!("{} {}, {program}", name(work), work.tokens()));
-                    bar.inc(1);
-                    Ok(seconds)
-                })?;
+        for (shape, peers) in shapes.iter().zip(&found) {
+            let cache = shape.ours.cache().map_err(anyhow::Error::msg)?;
+            let settings = |threads| lab.settings(lab.isa, threads, cache);
+            // Our models of one shape at a time: those of all need not fit.
+            let mut ours = Vec::new();
+            for name in &shape.ours.models {
+                bar.set_message(format!("loading {name}"));
+                let loaded = lab.model(name, &settings(lab.threads)?)?;
+                emit(Row::Program(ourselves(shape, name, loaded.model.as_ref())))?;
+                ours.push((our_name(name), loaded.model));
+                bar.inc(1);
+            }
+            for &work in &works {
+                for &threads in &threads {
+                    let settings = settings(threads)?;
+                    let mut contestants: Vec<Contestant<'_>> =
+                        ours.iter().map(|(name, model)| Contestant::Ours(name, model.with(&settings))).collect();
+                    contestants.extend(peers.iter().map(Contestant::Peer));
+                    compete(&contestants, work, threads, config.blocks, |program, block, seconds| {
+                        bar.set_message(format!("{} {}, {}", name(work), work.tokens(), shape.qualified(program)));
+                        bar.inc(1);
+                        emit(Row::Sample(sample(&shape.name, program, (work, threads), block, seconds)))
+                    })?;
+                }
             }
         }
         bar.finish_and_clear();
@@ -244,8 +305,51 @@ fn name(work: Work) -> &'static str {
     }
 }
 
-fn sample(program: &str, work: Work, threads: usize, block: usize, seconds: f64) -> SampleRow {
+/// Who is timed.
+enum Contestant<'a> {
+    Ours(&'a str, Arc<dyn Model>),
+    Peer(&'a Peer),
+}
+
+impl Contestant<'_> {
+    fn name(&self) -> &str {
+        match self {
+            Contestant::Ours(name, _) => name,
+            Contestant::Peer(peer) => &peer.name,
+        }
+    }
+
+    fn seconds(&self, work: Work, threads: usize) -> Result<f64> {
+        match self {
+            Contestant::Ours(_, model) => time(model.as_ref(), work).context("our engine"),
+            Contestant::Peer(peer) => Ok(peer.time(work, threads)?.seconds),
+        }
+    }
+}
+
+/// Times every contestant once in each block, however long they take and however alike they are; `told` hears of each its
+/// name, the block and the seconds.
+fn compete(
+    contestants: &[Contestant<'_>],
+    work: Work,
+    threads: usize,
+    blocks: usize,
+    mut told: impl FnMut(&str, usize, f64) -> Result<()>,
+) -> Result<()> {
+    let budget = Budget { sample_ms: 1.0, min_blocks: blocks, max_blocks: blocks, seconds: 1e9, precision: 0.0 };
+    let mut done = vec![0; contestants.len()];
+    contest(contestants.len(), &budget, |i| {
+        let seconds = contestants[i].seconds(work, threads)?;
+        told(contestants[i].name(), done[i], seconds)?;
+        done[i] += 1;
+        Ok(seconds)
+    })?;
+    Ok(())
+}
+
+fn sample(shape: &str, program: &str, (work, threads): (Work, usize), block: usize, seconds: f64) -> SampleRow {
     SampleRow {
+        shape: shape.to_string(),
         program: program.to_string(),
         test: name(work).to_string(),
         tokens: work.tokens(),
@@ -255,9 +359,10 @@ fn sample(program: &str, work: Work, threads: usize, block: usize, seconds: f64)
     }
 }
 
-fn introduced(peer: &Peer, threads: usize) -> Result<ProgramRow> {
+fn introduced(shape: &Shape, peer: &Peer, threads: usize) -> Result<ProgramRow> {
     let answer = peer.time(INTRODUCTION, threads)?;
     Ok(ProgramRow {
+        shape: shape.name.clone(),
         program: peer.name.clone(),
         version: answer.version,
         model: answer.model,
@@ -266,9 +371,10 @@ fn introduced(peer: &Peer, threads: usize) -> Result<ProgramRow> {
     })
 }
 
-fn ourselves(name: &str, model: &dyn Model) -> ProgramRow {
+fn ourselves(shape: &Shape, name: &str, model: &dyn Model) -> ProgramRow {
     let facts = model.facts();
     ProgramRow {
+        shape: shape.name.clone(),
         program: our_name(name),
         version: env!("CARGO_PKG_VERSION").to_string(),
         model: format!("{name}: {}", facts.weights),
@@ -296,6 +402,24 @@ mod tests {
         assert_eq!(our_name("synthetic:bitnet-2b-4t"), "ryzanstein");
         assert_eq!(our_name("m+layout=t5+head=q8"), "ryzanstein+layout=t5+head=q8");
         assert!(is_ours("ryzanstein") && is_ours("ryzanstein+head=q8") && !is_ours("ryzanstein-2") && !is_ours("x"));
+    }
+
+    #[test]
+    fn programs_are_given_at_once_or_by_shape() {
+        let shapes = |text: &str| {
+            let rest = "folder = 'peers'\nblocks = 2\nlimit_s = 1.0\ntests = []\n";
+            toml::from_str::<Config>(&format!("{rest}{text}")).unwrap().shapes()
+        };
+        let names = |text: &str| shapes(text).map(|all| all.into_iter().map(|s| s.name).collect::<Vec<_>>());
+        let by_name = |name: &str| format!("[[shapes]]\nname = '{name}'\nours = {{ models = ['m'] }}\npeers = []\n");
+        assert_eq!(names("ours = { models = ['m'], cache = 'f32' }"), Ok(vec![String::new()]));
+        assert_eq!(names(&[by_name("a"), by_name("b")].concat()), Ok(vec!["a".to_string(), "b".to_string()]));
+        for bad in [String::new(), format!("ours = {{ models = ['m'] }}\n{}", by_name("a"))] {
+            assert!(names(&bad).unwrap_err().contains("either ours and peers, or shapes"), "{bad}");
+        }
+        let cache = |ours: &str| shapes(ours).unwrap()[0].ours.cache();
+        assert_eq!(cache("ours = { models = ['m'] }"), Ok(CacheFormat::F32));
+        assert!(cache("ours = { models = ['m'], cache = 'f8' }").is_err());
     }
 
     #[test]

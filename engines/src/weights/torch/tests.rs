@@ -77,6 +77,37 @@ fn numbers_come_out_in_the_order_of_their_indices() {
 }
 
 #[test]
+fn several_files_are_one_checkpoint() {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, bytes: &[u8]| std::fs::write(folder.path().join(name), bytes).unwrap();
+    let index = folder.path().join(INDEX);
+    let open = |map: serde_json::Value| {
+        write(INDEX, serde_json::json!({ "weight_map": map }).to_string().as_bytes());
+        Shards::open(&index)
+    };
+    write("pytorch_model-00001-of-00002.bin", &one("Float", 6, 0, &[2, 3], &[3, 1]));
+    let pickle = Writer::new().raw(b"}").text("b").tensor("Float", "0", 1, 0, &[1], &[1]).raw(b"s.").0;
+    let other = Zip::default().put("m/data.pkl", &pickle).put("m/data/0", &2.5f32.to_le_bytes());
+    write("pytorch_model-00002-of-00002.bin", &other.end());
+    let (first, second) = ("pytorch_model-00001-of-00002.bin", "pytorch_model-00002-of-00002.bin");
+    let whole = open(serde_json::json!({ "a": first, "b": second })).unwrap();
+    assert_eq!(whole.names(), ["a", "b"]);
+    assert_eq!((whole.shape("a"), whole.shape("c")), (Some(vec![2, 3]), None));
+    assert_eq!(whole.dense_transposed("a", 3, 2).unwrap().to_f32(), [0.0, 3.0, 1.0, 4.0, 2.0, 5.0]);
+    assert_eq!(whole.vector("b", 1).unwrap(), [2.5]);
+    let says = |result: Result<Vec<f32>>| result.unwrap_err().to_string();
+    assert!(says(whole.vector("b", 2)).contains("00002-of-00002.bin: tensor b: expected shape [2], found [1]"));
+    assert!(says(whole.vector("c", 1)).contains("tensor c: missing"));
+    let fails = |map| open(map).unwrap_err().to_string();
+    let swapped = fails(serde_json::json!({ "b": first }));
+    assert!(swapped.contains("00001-of-00002.bin: tensor b: missing, though the index names this file"), "{swapped}");
+    assert!(fails(serde_json::json!({ "a": format!("../{first}") })).contains("expected a name in the same folder"));
+    assert!(fails(serde_json::json!({ "a": "lost.bin" })).contains("lost.bin"));
+    write("x.bin", b"garbage that is long enough to be something");
+    assert!(fails(serde_json::json!({ "a": "x.bin" })).contains("not a whole zip archive"));
+}
+
+#[test]
 fn archives_with_sizes_of_64_bits_are_read() {
     let pickle = Writer::new().raw(b"}").text("a").tensor("Float", "0", 1, 0, &[1], &[1]).raw(b"s.").0;
     let zip = Zip { wide: true, ..Zip::default() }.put("m/data.pkl", &pickle).put("m/data/0", &2.5f32.to_le_bytes());

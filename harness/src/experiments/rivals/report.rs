@@ -1,6 +1,6 @@
 //! The rivals experiment's section.
 
-use super::{Config, ProgramRow, Row, SampleRow, is_ours};
+use super::{Config, ProgramRow, Row, SampleRow, Shape, is_ours, qualified};
 use crate::peers;
 use crate::quantity::Timed;
 use crate::report::figures::{Axis, Look, Point, Scale, Series};
@@ -46,41 +46,70 @@ impl Contest<'_> {
     }
 }
 
-pub(super) fn section(config: &Config, rows: &[Row]) -> Section {
-    let (mut programs, mut contests) = (Vec::new(), Vec::<Contest<'_>>::new());
+/// What is told of one shape.
+struct Told<'a> {
+    shape: &'a str,
+    programs: Vec<&'a ProgramRow>,
+    contests: Vec<Contest<'a>>,
+}
+
+/// Rows by shape, each as it was first heard of.
+fn by_shape(rows: &[Row]) -> Vec<Told<'_>> {
+    let mut all = Vec::<Told<'_>>::new();
     for row in rows {
-        match row {
-            Row::Program(row) => programs.push(row),
-            Row::Sample(row) => {
-                let same = |c: &&mut Contest<'_>| (c.test, c.tokens, c.threads) == (&row.test, row.tokens, row.threads);
-                match contests.iter_mut().find(same) {
-                    Some(contest) => contest.samples.push(row),
-                    None => contests.push(Contest {
-                        test: &row.test,
-                        tokens: row.tokens,
-                        threads: row.threads,
-                        samples: vec![row],
-                    }),
-                }
-            }
+        let (Row::Program(ProgramRow { shape, .. }) | Row::Sample(SampleRow { shape, .. })) = row;
+        let at = all.iter().position(|told| told.shape == shape).unwrap_or_else(|| {
+            all.push(Told { shape, programs: Vec::new(), contests: Vec::new() });
+            all.len() - 1
+        });
+        all[at].add(row);
+    }
+    for told in &mut all {
+        // Ours first, the others as they were introduced.
+        told.programs.sort_by_key(|row| !is_ours(&row.program));
+    }
+    all
+}
+
+impl<'a> Told<'a> {
+    fn add(&mut self, row: &'a Row) {
+        let row = match row {
+            Row::Program(row) => return self.programs.push(row),
+            Row::Sample(row) => row,
+        };
+        let same = |c: &&mut Contest<'_>| (c.test, c.tokens, c.threads) == (&row.test, row.tokens, row.threads);
+        match self.contests.iter_mut().find(same) {
+            Some(contest) => contest.samples.push(row),
+            None => self.contests.push(Contest {
+                test: &row.test,
+                tokens: row.tokens,
+                threads: row.threads,
+                samples: vec![row],
+            }),
         }
     }
-    // Ours first, the others as they were introduced.
-    programs.sort_by_key(|row| !is_ours(&row.program));
-    let mut parts = Vec::new();
-    parts.extend(different_models(&programs).map(Part::Text));
-    if !programs.is_empty() {
-        parts.push(Part::Table(program_table(&programs)));
+
+    fn parts(&self) -> Vec<Part> {
+        let mut parts = Vec::new();
+        parts.extend(different_models(&self.programs).map(|text| Part::Text(qualified(self.shape, &text))));
+        if !self.programs.is_empty() {
+            parts.push(Part::Table(program_table(self)));
+        }
+        if !self.contests.is_empty() {
+            parts.push(Part::Table(speed_table(self)));
+            parts.push(Part::Figure(figure(self)));
+        }
+        parts
     }
-    if !contests.is_empty() {
-        parts.push(Part::Table(speed_table(&programs, &contests)));
-        parts.push(Part::Figure(figure(&programs, &contests)));
-    }
+}
+
+pub(super) fn section(config: &Config, rows: &[Row]) -> Section {
+    let all = by_shape(rows);
     Section {
         title: "Rivals".to_string(),
-        findings: findings(&programs, &contests),
+        findings: all.iter().flat_map(findings).collect(),
         method: method(config),
-        parts,
+        parts: all.iter().flat_map(Told::parts).collect(),
         limits: vec![
             "Each program is as its user built it, and reads weights in its own format: formats of other sizes, and heads \
              of other precision, are part of what is compared."
@@ -93,16 +122,25 @@ pub(super) fn section(config: &Config, rows: &[Row]) -> Section {
     }
 }
 
+/// Our models with their shapes, and how the cache is kept where the configuration says so.
+fn ours(config: &Config) -> String {
+    let Ok(shapes) = config.shapes() else { return String::new() };
+    let tell = |shape: &Shape| {
+        let models = format::list(&shape.ours.models.iter().map(|model| format!("`{model}`")).collect::<Vec<_>>());
+        shape.ours.cache.as_ref().map_or(models.clone(), |cache| format!("{models}, with a cache of {cache}"))
+    };
+    format::list(&shapes.iter().map(tell).collect::<Vec<_>>())
+}
+
 fn method(config: &Config) -> Vec<String> {
     vec![
         format!(
             "Blocks alternate: in each of the {} of a test every program runs once, in an order that is turned round \
              from block to block and moves on by one program after every two. A prefill reads a prompt of random tokens \
-             into an empty state; a decode reads tokens one after the other from an empty state. Ours is {}, with a \
-             cache of {}, in this process; each run is preceded by one token that does not count.",
+             into an empty state; a decode reads tokens one after the other from an empty state. Ours is {}, in this \
+             process; each run is preceded by one token that does not count.",
             format::integer(config.blocks as u64),
-            format::list(&config.ours.models.iter().map(|model| format!("`{model}`")).collect::<Vec<_>>()),
-            config.ours.cache,
+            ours(config),
         ),
         format!(
             "A peer is started anew for each run, with one repetition after its own warm-up (one token, or the whole \
@@ -119,7 +157,8 @@ fn method(config: &Config) -> Vec<String> {
     ]
 }
 
-fn findings(programs: &[&ProgramRow], contests: &[Contest<'_>]) -> Vec<String> {
+fn findings(told: &Told<'_>) -> Vec<String> {
+    let Told { shape, programs, contests } = told;
     let mut findings = Vec::new();
     for peer in programs.iter().filter(|row| !is_ours(&row.program)) {
         for own in programs.iter().filter(|row| is_ours(&row.program)) {
@@ -132,7 +171,8 @@ fn findings(programs: &[&ProgramRow], contests: &[Contest<'_>]) -> Vec<String> {
                 })
                 .collect();
             if !ratios.is_empty() {
-                findings.push(format!("Against {}, `{}` is {}.", peer.program, own.program, format::list(&ratios)));
+                let against = if shape.is_empty() { "Against".to_string() } else { format!("{shape}: against") };
+                findings.push(format!("{against} {}, `{}` is {}.", peer.program, own.program, format::list(&ratios)));
             }
         }
     }
@@ -153,11 +193,12 @@ fn different_models(programs: &[&ProgramRow]) -> Option<String> {
     })
 }
 
-fn program_table(programs: &[&ProgramRow]) -> Table {
+fn program_table(told: &Told<'_>) -> Table {
     let caption = "Programs: what they call their version and their model, and the length of the model file (ours: what \
                    a decoded token reads of the weights at most).";
+    let caption = qualified(told.shape, caption);
     let mut table = Table::new(caption, &["<program", "<version", "<model", ">parameters", ">model bytes"]);
-    for row in programs {
+    for row in &told.programs {
         table.row(vec![
             row.program.clone(),
             format!("`{}`", row.version),
@@ -169,13 +210,14 @@ fn program_table(programs: &[&ProgramRow]) -> Table {
     table
 }
 
-fn speed_table(programs: &[&ProgramRow], contests: &[Contest<'_>]) -> Table {
+fn speed_table(told: &Told<'_>) -> Table {
+    let Told { shape, programs, contests } = told;
     let caption = "Speeds, and how many times as fast as each other program ours is within the same blocks.";
     let peers: Vec<&&ProgramRow> = programs.iter().filter(|row| !is_ours(&row.program)).collect();
     let ratios = peers.iter().map(|peer| format!(">× {}", peer.program));
     let titles: Vec<String> = ["<test", ">threads", "<program", ">tokens/s", ">n"].map(String::from).into();
     let titles: Vec<String> = titles.into_iter().chain(ratios).collect();
-    let mut table = Table::new(caption, &titles.iter().map(String::as_str).collect::<Vec<_>>());
+    let mut table = Table::new(qualified(shape, caption), &titles.iter().map(String::as_str).collect::<Vec<_>>());
     for contest in contests {
         for program in programs {
             let Some(speed) = contest.speed(&program.program) else { continue };
@@ -197,7 +239,8 @@ fn speed_table(programs: &[&ProgramRow], contests: &[Contest<'_>]) -> Table {
     table
 }
 
-fn figure(programs: &[&ProgramRow], contests: &[Contest<'_>]) -> Figure {
+fn figure(told: &Told<'_>) -> Figure {
+    let Told { shape, programs, contests } = told;
     let name =
         |contest: &Contest<'_>| format!("{}, {}", contest.name(), format::count(contest.threads, "thread", "threads"));
     let series = programs.iter().enumerate().map(|(look, program)| {
@@ -208,14 +251,20 @@ fn figure(programs: &[&ProgramRow], contests: &[Contest<'_>]) -> Figure {
         Series { name: program.program.clone(), look: Look::Marks(look), points: points.collect() }
     });
     Figure {
-        name: "rivals".to_string(),
-        caption: "Tokens a second by test and program, with 95 % intervals.".to_string(),
+        name: figure_name(shape),
+        caption: qualified(shape, "Tokens a second by test and program, with 95 % intervals."),
         chart: Chart {
             x: Axis { label: "tokens a second".to_string(), scale: Scale::Log },
             y: Axis { label: String::new(), scale: Scale::Names(contests.iter().map(name).collect()) },
             series: series.collect(),
         },
     }
+}
+
+/// Lower case, digits and hyphens; the experiment's name stands before it.
+fn figure_name(shape: &str) -> String {
+    let plain = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' };
+    if shape.is_empty() { "rivals".to_string() } else { shape.chars().map(plain).collect() }
 }
 
 #[cfg(test)]
@@ -231,19 +280,29 @@ mod tests {
             blocks: 3,
             limit_s: 60.0,
             threads: Threads::default(),
-            ours: Ours { models: vec!["m".to_string()], cache: "f32".to_string() },
             tests: Vec::new(),
+            ours: Some(Ours { models: vec!["m".to_string()], cache: Some("f32".to_string()) }),
             peers: Vec::new(),
+            shapes: Vec::new(),
         }
     }
 
     fn program(program: &str, parameters: u64) -> Row {
         let (version, model) = ("abc".to_string(), "2B".to_string());
-        Row::Program(ProgramRow { program: program.to_string(), version, model, parameters, model_bytes: 1000 })
+        let (shape, program) = (String::new(), program.to_string());
+        Row::Program(ProgramRow { shape, program, version, model, parameters, model_bytes: 1000 })
     }
 
     fn row(program: &str, block: usize, tokens_per_s: f64) -> Row {
-        Row::Sample(sample(program, Work::Decode(32), 2, block, 32.0 / tokens_per_s))
+        Row::Sample(sample("", program, (Work::Decode(32), 2), block, 32.0 / tokens_per_s))
+    }
+
+    /// The same row of a named shape.
+    fn of_shape(name: &str, row: Row) -> Row {
+        match row {
+            Row::Program(row) => Row::Program(ProgramRow { shape: name.to_string(), ..row }),
+            Row::Sample(row) => Row::Sample(SampleRow { shape: name.to_string(), ..row }),
+        }
     }
 
     fn tables(section: &Section) -> Vec<&Table> {
@@ -290,6 +349,27 @@ mod tests {
         let more = [program("other", 1000), program(OURS, 1000), row(OURS, 0, 10.0), row("other", 0, 5.0)];
         let more = [&more[..], &[row("other", 1, 50.0)]].concat();
         assert_eq!(tables(&section(&config(), &more))[1].rows()[0][5], "2.00× [2.00, 2.00]");
+    }
+
+    #[test]
+    fn each_shape_has_its_own_tables_findings_and_figure() {
+        let mut rows = Vec::new();
+        for (shape, parameters) in [("a-1.5b", 1000), ("B", 9000)] {
+            let all =
+                [program("other", parameters), program(OURS, parameters), row(OURS, 0, 64.0), row("other", 0, 32.0)];
+            rows.extend(all.map(|row| of_shape(shape, row)));
+        }
+        let found = section(&config(), &rows);
+        assert_eq!(found.findings.len(), 2);
+        assert!(found.findings[0].starts_with("a-1.5b: against other, `ryzanstein` is 2.00×"), "{:?}", found.findings);
+        let captions: Vec<&str> = tables(&found).iter().map(|table| &*table.caption).collect();
+        assert!(captions[1].starts_with("a-1.5b: Speeds") && captions[3].starts_with("B: Speeds"), "{captions:?}");
+        assert_eq!(tables(&found)[3].rows().len(), 2);
+        let figures = found.parts.iter().filter_map(|part| match part {
+            Part::Figure(figure) => Some(&*figure.name),
+            _ => None,
+        });
+        assert_eq!(figures.collect::<Vec<_>>(), ["a-1-5b", "b"]);
     }
 
     #[test]
