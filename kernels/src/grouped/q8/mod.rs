@@ -60,8 +60,12 @@ fn quantise(weights: &[f32; GROUP], codes: &mut [i8; GROUP]) -> f16 {
     let max = weights.iter().fold(0.0f32, |max, weight| max.max(weight.abs()));
     let scale = f16_above(f64::from(max) / f64::from(LARGEST));
     if max > 0.0 {
+        const ONES: f64 = 1.5 * (1u64 << 52) as f64;
+        let divisor = scale.to_f64();
         for (code, weight) in codes.iter_mut().zip(weights) {
-            *code = (f64::from(*weight) / scale.to_f64()).round_ties_even() as i8;
+            // At most 127, and where the last place is worth 1, addition rounds, ties to even: the same as
+            // round_ties_even(), which is a call of the C library on the CPUs that this program must also run on.
+            *code = ((f64::from(*weight) / divisor + ONES) - ONES) as i32 as i8;
         }
     }
     scale
