@@ -1,5 +1,5 @@
-//! What two models that read the same tokens differ by. Differences are taken token by token; their intervals come from whole
-//! blocks of tokens drawn again, since tokens of a text depend on each other.
+//! What two models that read the same tokens differ by. Differences are taken token by token; their intervals come from
+//! whole blocks of tokens drawn again, since tokens of a text depend on each other.
 
 use std::f64::consts::LN_2;
 
@@ -66,8 +66,8 @@ pub fn tokenizer<'m>(models: &'m [(&str, Loaded)]) -> Result<&'m Tokenizer> {
         let (first, other) = *shared.get_or_insert((name, own));
         if let Some(how) = unlike(other, own) {
             return Err(UserError::new(format!(
-                "models: {name} has another tokenizer than {first} ({how}), so their numbers would not be of the same tokens: \
-                 name models of one tokenizer"
+                "models: {name} has another tokenizer than {first} ({how}), so their numbers would not be of the same \
+                 tokens: name models of one tokenizer"
             )));
         }
     }

@@ -1,5 +1,5 @@
-//! Architectures beside each other: models of like size, trained on the same text with the same tokenizer and budget, by how
-//! well they predict, what a token must read, what a sequence must remember, and how fast they run.
+//! Architectures beside each other: models of like size, trained on the same text with the same tokenizer and budget,
+//! by how well they predict, what a token must read, what a sequence must remember, and how fast they run.
 
 use anyhow::Result;
 use engines::{CacheFormat, Facts, Loaded, Model};
@@ -38,8 +38,8 @@ pub struct Config {
     pub resamples: usize,
     /// How key/value caches are kept while speed is measured: `f32` or `bf16`.
     pub cache: String,
-    /// Numbers of tokens for which it is said what a sequence holds in memory, ascending; those beyond a model's context are
-    /// left out for it.
+    /// Numbers of tokens for which it is said what a sequence holds in memory, ascending; those beyond a model's
+    /// context are left out for it.
     pub depths: Vec<usize>,
     /// Decoding.
     pub decode: Decode,
@@ -181,7 +181,8 @@ impl Config {
         for (field, positions) in [("context", self.context), ("decode", decoded), ("prefill", self.prefill)] {
             if let Some(most) = facts.context.filter(|_| !facts.holds(positions)) {
                 return Err(UserError::new(format!(
-                    "{field} asks for {positions} positions, but {name} has {most}: choose fewer, or leave the model out"
+                    "{field} asks for {positions} positions, but {name} has {most}: choose fewer, or leave the model \
+                     out"
                 )));
             }
         }
@@ -191,8 +192,9 @@ impl Config {
 
 impl Experiment for Architectures {
     const NAME: &'static str = "architectures";
-    const QUESTION: &'static str = "Of models of like size, trained on the same text with the same tokenizer and budget: \
-                                    which architecture predicts best, which reads least for a token, and which is fastest?";
+    const QUESTION: &'static str = "Of models of like size, trained on the same text with the same tokenizer and \
+                                    budget: which architecture predicts best, which reads least for a token, and \
+                                    which is fastest?";
     type Config = Config;
     type Row = Row;
 

@@ -1,9 +1,9 @@
-//! Long texts: what a token costs far behind the lengths that a model was trained on, whether a memory of more than a window
-//! is worth anything there, and whether what recurrent models remember stays within bounds.
+//! Long texts: what a token costs far behind the lengths that a model was trained on, whether a memory of more than a
+//! window is worth anything there, and whether what recurrent models remember stays within bounds.
 //!
-//! A text is cut into streams that follow each other; each is read from an empty state to its end, without a reset. The same
-//! tokens are read once more in windows of the length of training, each from an empty state, so that text which is hard by
-//! chance does not look like a model that fails: the difference is taken token by token.
+//! A text is cut into streams that follow each other; each is read from an empty state to its end, without a reset. The
+//! same tokens are read once more in windows of the length of training, each from an empty state, so that text which is
+//! hard by chance does not look like a model that fails: the difference is taken token by token.
 
 use anyhow::{Context as _, Result, ensure};
 use engines::{CacheFormat, Facts, Loaded};
@@ -32,8 +32,8 @@ pub struct Config {
     pub models: Vec<String>,
     /// What is read.
     pub texts: Vec<Passage>,
-    /// Positions, ascending: costs are told for those between each and the next, states after each; the last is the length of
-    /// a stream. A model reads as far as its context holds.
+    /// Positions, ascending: costs are told for those between each and the next, states after each; the last is the
+    /// length of a stream. A model reads as far as its context holds.
     pub depths: Vec<usize>,
     /// Streams of a text, at most.
     pub streams: usize,
@@ -92,8 +92,8 @@ pub struct ModelRow {
     pub state_bytes: Determined<u64>,
 }
 
-/// Costs of the tokens at some positions of all streams. Errors take runs of tokens as independent; the interval is 95 %,
-/// from runs drawn again.
+/// Costs of the tokens at some positions of all streams. Errors take runs of tokens as independent; the interval, of
+/// 95 %, comes from runs drawn again.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct BandRow {
     /// The model.
@@ -171,8 +171,8 @@ impl Config {
         let (first, most) = (self.depths[0], facts.context.unwrap_or(usize::MAX));
         if count == 0 || !facts.holds(self.window) {
             return Err(UserError::new(format!(
-                "{name} has {most} positions: choose a first depth (now {first}) and a window (now {}) within them, or leave the \
-                 model out",
+                "{name} has {most} positions: choose a first depth (now {first}) and a window (now {}) within them, \
+                 or leave the model out",
                 self.window
             )));
         }
@@ -182,8 +182,9 @@ impl Config {
 
 impl Experiment for LongContext {
     const NAME: &'static str = "long-context";
-    const QUESTION: &'static str = "What does a token cost far behind the lengths that the models were trained on, is it worth \
-                                    remembering more than such a length, and do recurrent states stay within bounds?";
+    const QUESTION: &'static str = "What does a token cost far behind the lengths that the models were trained on, is \
+                                    it worth remembering more than such a length, and do recurrent states stay within \
+                                    bounds?";
     type Config = Config;
     type Row = Row;
 
@@ -253,8 +254,8 @@ impl Experiment for LongContext {
             streams.truncate(config.streams);
             if streams.is_empty() {
                 return Err(UserError::new(format!(
-                    "texts: what is read of {dataset} has {} tokens, too few for a stream of {}: read more of it, or choose a \
-                     longer text or lesser depths",
+                    "texts: what is read of {dataset} has {} tokens, too few for a stream of {}: read more of it, or \
+                     choose a longer text or lesser depths",
                     tokens.len(),
                     config.positions()
                 )));
@@ -357,8 +358,8 @@ fn bands(
         let (long, short) = (band(long, start, end), band(short, start, end));
         ensure!(
             end > config.window || long.nats == short.nats,
-            "{model} gives other costs for tokens {} to {end} of {dataset} when they are read together with others: a kernel is \
-             wrong",
+            "{model} gives other costs for tokens {} to {end} of {dataset} when they are read together with others: a \
+             kernel is wrong",
             start + 1
         );
         let difference = difference::in_nats(&long, &short, config.resamples, seed)?;

@@ -87,11 +87,11 @@ pub(super) fn section(config: &Config, rows: &[Row]) -> Section {
         method: method(config),
         parts,
         limits: vec![
-            "One training run of each architecture at one size and on a few million bytes: another seed, budget or size may \
-             order them differently, and nothing here says what they would be at a thousand times the size."
+            "One training run of each architecture at one size and on a few million bytes: another seed, budget or \
+             size may order them differently, and nothing here says what they would be at a thousand times the size."
                 .to_string(),
-            "Weights of a few megabytes lie in the caches, where bytes cost less than from memory; the bandwidth that speeds \
-             are held to is that of as many bytes, so it is a cache's."
+            "Weights of a few megabytes lie in the caches, where bytes cost less than from memory; the bandwidth that \
+             speeds are held to is that of as many bytes, so it is a cache's."
                 .to_string(),
         ],
     }
@@ -100,22 +100,22 @@ pub(super) fn section(config: &Config, rows: &[Row]) -> Section {
 fn method(config: &Config) -> Vec<String> {
     vec![
         format!(
-            "All models have one tokenizer, so they predict the same tokens: windows of {} that follow each other without \
-             overlap, the first {} tokens of a text at most. Standard errors take windows (or, where these are few, runs of \
-             tokens) as independent. Differences are taken token by token from the first model, and their intervals from \
-             windows that are drawn again ({} times).",
+            "All models have one tokenizer, so they predict the same tokens: windows of {} that follow each other \
+             without overlap, the first {} tokens of a text at most. Standard errors take windows (or, where these \
+             are few, runs of tokens) as independent. Differences are taken token by token from the first model, and \
+             their intervals from windows that are drawn again ({} times).",
             config.context,
             format::integer(config.max_tokens as u64),
             format::integer(config.resamples as u64),
         ),
         format!(
-            "Bytes that a token must move are those of all weights (of the embedding one row) and of what the sequence \
-             remembers: a cache ({}) is read whole, a recurrent memory read and written. Speed is measured on all threads, \
-             all models in the same blocks: a decode sample reads {} tokens one after the other from a state that has read \
-             {}, and counts all but the first, for which the weights of another model lie in the caches; a prefill sample \
-             reads a prompt of {} tokens up to the logits of its last. Ratios are taken within blocks. In the same blocks \
-             as many threads read as many bytes as a decoded token of each model moves, in 1, 8 and 16 streams; the share \
-             of the bandwidth is of the fastest.",
+            "Bytes that a token must move are those of all weights (of the embedding one row) and of what the \
+             sequence remembers: a cache ({}) is read whole, a recurrent memory read and written. Speed is measured \
+             on all threads, all models in the same blocks: a decode sample reads {} tokens one after the other from \
+             a state that has read {}, and counts all but the first, for which the weights of another model lie in \
+             the caches; a prefill sample reads a prompt of {} tokens up to the logits of its last. Ratios are taken \
+             within blocks. In the same blocks as many threads read as many bytes as a decoded token of each model \
+             moves, in 1, 8 and 16 streams; the share of the bandwidth is of the fastest.",
             config.cache, config.decode.steps, config.decode.depth, config.prefill,
         ),
     ]
@@ -139,7 +139,8 @@ fn findings(rows: &Rows<'_>) -> Vec<String> {
         );
         if let Some((speed, reference)) = rows.speed(name).zip(rows.speed(&difference.reference)) {
             text += &format!(
-                " After {} tokens, a token moves {} instead of {}; it decodes {} as fast and reads a prompt {} as fast.",
+                " After {} tokens, a token moves {} instead of {}; it decodes {} as fast and reads a prompt {} as \
+                 fast.",
                 format::integer(speed.depth as u64),
                 format::bytes(speed.moved_bytes),
                 format::bytes(reference.moved_bytes),
@@ -169,8 +170,8 @@ fn comparison(rows: &Rows<'_>) -> Table {
         [">decode, tokens/s", ">× first", ">prompt, tokens/s", ">× first", ">of the bandwidth"].map(String::from),
     );
     let titles: Vec<&str> = titles.iter().map(String::as_str).collect();
-    let caption = "Architectures of like size: how well they predict (with standard errors over windows; less is better), what \
-                   a decoded token moves, and how fast they run on all threads (with 95 % intervals).";
+    let caption = "Architectures of like size: how well they predict (with standard errors over windows; less is \
+                   better), what a decoded token moves, and how fast they run on all threads (with 95 % intervals).";
     let mut table = Table::new(caption, &titles);
     for model in &rows.models {
         let mut cells =
@@ -259,8 +260,8 @@ fn memory_table(config: &Config, rows: &Rows<'_>) -> Table {
         titles.extend([format!(">held after {depth}"), format!(">moved by token {depth}")]);
     }
     let titles: Vec<&str> = titles.iter().map(String::as_str).collect();
-    let caption = "What a token reads of the weights, what a sequence holds in memory after so many tokens, and what its last \
-                   token moves, weights included.";
+    let caption = "What a token reads of the weights, what a sequence holds in memory after so many tokens, and what \
+                   its last token moves, weights included.";
     let mut table = Table::new(caption, &titles);
     for model in &rows.models {
         let mut cells =
@@ -333,8 +334,8 @@ fn figures(rows: &Rows<'_>) -> Vec<Figure> {
         figures.push(Figure {
             name: format!("bytes-{}", i + 1),
             caption: format!(
-                "Bits a byte on `{text}` by the bytes that a decoded token moves; to the left and low is better. Intervals are \
-                 95 %, from standard errors over windows."
+                "Bits a byte on `{text}` by the bytes that a decoded token moves; to the left and low is better. \
+                 Intervals are 95 %, from standard errors over windows."
             ),
             chart: by_bytes,
         });

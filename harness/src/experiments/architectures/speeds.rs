@@ -1,5 +1,5 @@
-//! Timing models against each other: decoding and reading of each, and readers of as many bytes, as contestants of the same
-//! blocks.
+//! Timing models against each other: decoding and reading of each, and readers of as many bytes, as contestants of the
+//! same blocks.
 
 use std::hint::black_box;
 use std::sync::Arc;
@@ -40,8 +40,8 @@ struct Command {
     calls: u64,
 }
 
-/// Lines that each of `threads` threads reads in place of `bytes` of a model, and whether they come from memory: models that
-/// do not fit the last-level cache are read from there.
+/// Lines that each of `threads` threads reads in place of `bytes` of a model, and whether they come from memory: models
+/// that do not fit the last-level cache are read from there.
 fn walk(bytes: u64, threads: usize, machine: &Machine) -> (usize, bool) {
     let large = bytes > 2 * machine.last_level_bytes();
     let each = if large { ceilings::memory_bytes(machine, threads) } else { bytes / threads as u64 };
@@ -138,8 +138,8 @@ fn row(config: &Config, contestants: &[Contestant<'_>], i: usize, samples: &Samp
     let share = samples.derived(|time| contestant.moved as f64 / read * time(reader) / time(decode));
     if share.low > 1.0 + MARGIN {
         bail!(
-            "decoding {} reached {:.0} % of the read bandwidth, which no more than {:.0} % of noise explains: the measurement \
-             or the model's stated work is wrong",
+            "decoding {} reached {:.0} % of the read bandwidth, which no more than {:.0} % of noise explains: the \
+             measurement or the model's stated work is wrong",
             contestant.name,
             share.median * 100.0,
             MARGIN * 100.0

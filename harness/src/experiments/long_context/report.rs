@@ -76,14 +76,14 @@ pub(super) fn section(config: &Config, rows: &[Row]) -> Section {
         method: method(config, &rows),
         parts,
         limits: vec![
-            "The models were trained on short windows: beyond these nothing taught them to use what they read long ago, and \
-             others of the same architecture, trained on long ones, may do better."
+            "The models were trained on short windows: beyond these nothing taught them to use what they read long \
+             ago, and others of the same architecture, trained on long ones, may do better."
                 .to_string(),
-            "A mean over many tokens shows what a memory is worth on average; it does not show whether a single fact of the \
-             far past can be found again."
+            "A mean over many tokens shows what a memory is worth on average; it does not show whether a single fact \
+             of the far past can be found again."
                 .to_string(),
-            "Few streams of few texts: how hard the text happens to be at some positions shows in the costs, but not in the \
-             differences, which are of the same tokens."
+            "Few streams of few texts: how hard the text happens to be at some positions shows in the costs, but not \
+             in the differences, which are of the same tokens."
                 .to_string(),
         ],
     }
@@ -105,22 +105,23 @@ fn method(config: &Config, rows: &Rows<'_>) -> Vec<String> {
     let known = !trained.is_empty() && trained.len() == rows.models.len() && trained.iter().all(|own| *own == window);
     vec![
         format!(
-            "A text is cut into streams of {} tokens that follow each other, {} of them at most; each is read from an empty state \
-             to its end, without a reset. Costs are means over the tokens of a band of positions in all streams; their standard \
-             errors take the streams' bands (or, where these are few, runs of tokens within them) as independent. The same tokens \
-             are read again in windows of {}{}, each from an empty state. The difference is taken token by token, and its interval \
-             from blocks drawn again ({} times): below zero it pays to remember more than such a window, above zero the model \
-             would do better to forget. Of a text that models were trained on, only the bytes that were held out are read.",
+            "A text is cut into streams of {} tokens that follow each other, {} of them at most; each is read from an \
+             empty state to its end, without a reset. Costs are means over the tokens of a band of positions in all \
+             streams; their standard errors take the streams' bands (or, where these are few, runs of tokens within \
+             them) as independent. The same tokens are read again in windows of {}{}, each from an empty state. The \
+             difference is taken token by token, and its interval from blocks drawn again ({} times): below zero it \
+             pays to remember more than such a window, above zero the model would do better to forget. Of a text that \
+             models were trained on, only the bytes that were held out are read.",
             format::integer(config.positions() as u64),
             config.streams,
             format::integer(window),
             if known { ", the length of training" } else { "" },
             format::integer(config.resamples as u64),
         ),
-        "Every logit, and every number of a recurrent state each 128 tokens or less, is looked at: one that is NaN or infinite ends \
-         the run. States are told by their parts, over all layers and streams: the root of the mean square, and the greatest \
-         number without its sign. Everything is read as often as it is with the same bits on every ISA and number of threads; up \
-         to the end of the first window both readings must give the same bits."
+        "Every logit is looked at, and every number of a recurrent state each 128 tokens or less: one that is NaN or \
+         infinite ends the run. States are told by their parts, over all layers and streams: the root of the mean \
+         square, and the greatest number without its sign. Up to the end of the first window both readings must cost \
+         the same to the last bit."
             .to_string(),
     ]
 }
@@ -133,8 +134,8 @@ fn findings(config: &Config, rows: &Rows<'_>) -> Vec<String> {
             let within = rows.of_model(&model.model, text).filter(|row| row.to <= config.window).last();
             let Some((within, beyond)) = within.zip(beyond) else { continue };
             findings.push(format!(
-                "On `{text}`, `{}` pays {} nats a token at positions {} and {} at {}, where the same tokens in windows of {} cost \
-                 {}: a difference of {}.",
+                "On `{text}`, `{}` pays {} nats a token at positions {} and {} at {}, where the same tokens in \
+                 windows of {} cost {}: a difference of {}.",
                 model.model,
                 format::with_error(within.nats_per_token.exact, within.nats_per_token_error.exact, 3),
                 places(within),
@@ -176,8 +177,9 @@ fn bounds(model: &ModelRow, rows: &Rows<'_>) -> Option<String> {
     let (first, (ratio, last)) = grown.max_by(|a, b| a.1.0.total_cmp(&b.1.0))?;
     let greatest = of_model().max_by(|a, b| a.greatest.exact.total_cmp(&b.greatest.exact))?;
     Some(format!(
-        "The state of `{}` grows most in its `{}` on `{}`: from {} (root of the mean square) after {} tokens to {} after {}, {} \
-         times as much. The greatest number at any depth is {}, in the `{}` of layer {} after {} tokens of `{}`.",
+        "The state of `{}` grows most in its `{}` on `{}`: from {} (root of the mean square) after {} tokens to {} \
+         after {}, {} times as much. The greatest number at any depth is {}, in the `{}` of layer {} after {} tokens \
+         of `{}`.",
         model.model,
         first.part,
         first.dataset,
@@ -215,7 +217,8 @@ const COSTS: Shown = Shown {
 };
 
 const GAINS: Shown = Shown {
-    caption: "Nats a token in the stream less those of the same tokens in short windows, with 95 % intervals; less is better.",
+    caption: "Nats a token in the stream less those of the same tokens in short windows, with 95 % intervals; less is \
+              better.",
     cell: |config, row| if row.to <= config.window { "the same".to_string() } else { difference(row) },
 };
 
@@ -257,8 +260,8 @@ fn state_table(config: &Config, rows: &Rows<'_>) -> Table {
     let mut titles = vec!["<model".to_string(), "<text".to_string(), "<part".to_string(), ">numbers".to_string()];
     titles.extend(depths.iter().map(|depth| format!(">{}", format::integer(*depth as u64))));
     let titles: Vec<&str> = titles.iter().map(String::as_str).collect();
-    let caption = "The size of recurrent states by tokens read: root of the mean square / greatest number without its sign, over \
-                   all layers and streams.";
+    let caption = "The size of recurrent states by tokens read: root of the mean square / greatest number without its \
+                   sign, over all layers and streams.";
     let mut table = Table::new(caption, &titles);
     let mut told: Vec<(&str, &str, &str)> = Vec::new();
     for row in &rows.states {
@@ -325,8 +328,8 @@ fn cost_figures(config: &Config, rows: &Rows<'_>) -> Vec<Figure> {
         Figure {
             name: format!("cost-{i}"),
             caption: format!(
-                "Nats a token on `{text}` by position in a stream that is read without a reset (bands of positions), with 95 % \
-                 intervals."
+                "Nats a token on `{text}` by position in a stream that is read without a reset (bands of positions), \
+                 with 95 % intervals."
             ),
             chart,
         }
@@ -356,8 +359,8 @@ fn gain_figures(config: &Config, rows: &Rows<'_>) -> Vec<Figure> {
         Figure {
             name: format!("gain-{i}"),
             caption: format!(
-                "What remembering more than a window of {} changes on `{text}`, in nats a token, by position, with 95 % intervals; \
-                 below zero it pays.",
+                "What remembering more than a window of {} changes on `{text}`, in nats a token, by position, with 95 \
+                 % intervals; below zero it pays.",
                 format::integer(config.window as u64)
             ),
             chart,
@@ -382,8 +385,8 @@ fn state_figure(rows: &Rows<'_>) -> Option<Figure> {
     (!series.is_empty()).then(|| Figure {
         name: "state".to_string(),
         caption: format!(
-            "The size of recurrent states on `{text}`: root of the mean square of each part, over all layers and streams, by \
-             tokens read."
+            "The size of recurrent states on `{text}`: root of the mean square of each part, over all layers and \
+             streams, by tokens read."
         ),
         chart: Chart {
             x: Axis { label: "tokens read".to_string(), scale: Scale::Log },

@@ -119,8 +119,8 @@ impl Place<'_> {
         if let Some(wrong) = values.iter().position(|value| !value.is_finite()) {
             let Place { model, before, after } = self;
             bail!(
-                "{model}: layer {layer} remembers {} as number {wrong} of its `{name}` after position {after} of stream {}; after \
-                 position {before} all its numbers were finite",
+                "{model}: layer {layer} remembers {} as number {wrong} of its `{name}` after position {after} of \
+                 stream {}; after position {before} all its numbers were finite",
                 values[wrong],
                 stream + 1
             );
