@@ -24,8 +24,8 @@ use serde_json::Value;
 
 use crate::cli::UserError;
 use crate::experiments::{
-    context::ContextCost, kernels::KernelSpeeds, perplexity::Perplexity, predicted::Predicted, rivals::Rivals,
-    throughput::Throughput,
+    architectures::Architectures, context::ContextCost, kernels::KernelSpeeds, long_context::LongContext,
+    perplexity::Perplexity, predicted::Predicted, rivals::Rivals, throughput::Throughput,
 };
 use crate::lab::Lab;
 use crate::report::Section;
@@ -102,6 +102,8 @@ pub const EXPERIMENTS: &[Entry] = &[
     entry::<Throughput>(),
     entry::<ContextCost>(),
     entry::<Perplexity>(),
+    entry::<Architectures>(),
+    entry::<LongContext>(),
     entry::<Predicted>(),
     entry::<Rivals>(),
 ];

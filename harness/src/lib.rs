@@ -5,7 +5,8 @@
 //!
 //! * [`cli`] reads the command line; each subcommand is a file of [`commands`] with its `Args` and its `run`.
 //! * [`root`] finds the repository's folders, [`dataset`] its texts, [`model`] its models; [`compute`] what they run on.
-//! * [`score`] measures how well a model predicts ([`distribution`]: what a token costs), [`speed`] how fast it runs.
+//! * [`score`] measures how well a model predicts ([`distribution`]: what a token costs; [`difference`]: from another model),
+//!   [`speed`] how fast it runs.
 //! * [`peers`] asks other programs how fast they are.
 //! * [`contest`] times variants against each other, [`ceilings`] says what they are held to, [`stats`] how sure one is.
 //! * [`machine`] and [`memory`] say what it ran on and what it took.
@@ -21,6 +22,7 @@ pub mod compute;
 pub mod contest;
 pub mod crew;
 pub mod dataset;
+pub mod difference;
 pub mod distribution;
 pub mod experiment;
 pub mod experiments;

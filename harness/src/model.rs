@@ -128,6 +128,12 @@ impl ModelCard {
         Ok(card)
     }
 
+    /// Which bytes of the text with this checksum the model was not trained on; none for a text that it was not trained on
+    /// at all.
+    pub fn held_out(&self, sha256: &str) -> Option<[u64; 2]> {
+        self.training.data.iter().find(|data| data.sha256 == sha256).map(|data| data.held_out)
+    }
+
     /// Whether every file beside the card is the one on the card.
     ///
     /// # Errors

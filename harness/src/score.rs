@@ -155,12 +155,31 @@ pub fn score_documents(
     each: &mut dyn FnMut(usize, &[f32], Token),
 ) -> Result<Score> {
     let plan = Plan::new(loaded, documents, config)?;
-    let bar = progress::count(plan.tokens as u64, "scoring tokens of");
-    let mut nats = Vec::with_capacity(plan.tokens);
+    let nats = score_windows(loaded, &plan.windows, each)?;
+    let mut start = 0;
+    let ranges = plan.windows.iter().map(|window| {
+        start += window.targets.len();
+        start - window.targets.len()..start
+    });
+    let windows = ranges.collect();
+    Ok(Score { tokens: nats.len(), bytes: plan.bytes, nats, windows })
+}
+
+/// Reads windows, each from an empty state, and gives the cost of every target in nats. For `each` see [`score()`].
+///
+/// # Errors
+/// Whatever the model finds wrong; logits from which no cost can be computed.
+pub fn score_windows(
+    loaded: &Loaded,
+    windows: &[Window],
+    each: &mut dyn FnMut(usize, &[f32], Token),
+) -> Result<Vec<f32>> {
+    let tokens = windows.iter().map(|window| window.targets.len()).sum();
+    let bar = progress::count(tokens as u64, "scoring tokens of");
+    let mut nats = Vec::with_capacity(tokens);
     let mut costs = Distribution::new();
-    let vocab = loaded.model.vocab();
-    let piece = (LOGITS_BYTES / (4 * vocab)).max(1);
-    let mut rest = plan.windows.as_slice();
+    let piece = rows_at_once(loaded.model.vocab());
+    let mut rest = windows;
     while !rest.is_empty() {
         let side_by_side = batch(rest, piece.min(BATCH_TOKENS));
         let (now, later) = rest.split_at(side_by_side);
@@ -173,13 +192,12 @@ pub fn score_documents(
         rest = later;
     }
     bar.finish_and_clear();
-    let mut start = 0;
-    let ranges = plan.windows.iter().map(|window| {
-        start += window.targets.len();
-        start - window.targets.len()..start
-    });
-    let windows = ranges.collect();
-    Ok(Score { tokens: nats.len(), bytes: plan.bytes, nats, windows })
+    Ok(nats)
+}
+
+/// For how many tokens logits may be asked in one call; at least one.
+pub fn rows_at_once(vocab: usize) -> usize {
+    (LOGITS_BYTES / (4 * vocab)).max(1)
 }
 
 /// The documents of a text whose documents are separated by `separator`, stripped of white space, empty ones left out.
@@ -188,10 +206,27 @@ pub fn documents<'a>(text: &'a str, separator: &str) -> Vec<&'a str> {
 }
 
 /// One window: what is read and what each position should predict.
-#[derive(Debug, PartialEq, Eq)]
-struct Window {
-    inputs: Vec<Token>,
-    targets: Vec<Token>,
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// Read from an empty state.
+    pub inputs: Vec<Token>,
+    /// What should come after each input.
+    pub targets: Vec<Token>,
+}
+
+impl Window {
+    /// The same targets in windows of at most `context`: where there is a `bos`, each is read after one.
+    ///
+    /// # Panics
+    /// If `context` is 0.
+    pub fn cut(&self, bos: Option<Token>, context: usize) -> Vec<Window> {
+        let parts = self.inputs.chunks(context).zip(self.targets.chunks(context));
+        let window = |(inputs, targets): (&[Token], &[Token])| {
+            let inputs = bos.into_iter().chain(inputs[usize::from(bos.is_some())..].iter().copied()).collect();
+            Window { inputs, targets: targets.to_vec() }
+        };
+        parts.map(window).collect()
+    }
 }
 
 /// All windows of a text.
@@ -199,8 +234,6 @@ struct Plan {
     windows: Vec<Window>,
     /// Bytes of the scored tokens.
     bytes: usize,
-    /// Scored tokens.
-    tokens: usize,
 }
 
 impl Plan {
@@ -236,12 +269,12 @@ impl Plan {
             let what = if tokenizer.bos().is_some() { "1 token" } else { "2 tokens" };
             return Err(UserError::new(format!("there is nothing to score: the text needs at least {what}")));
         }
-        Ok(Plan { windows, bytes, tokens })
+        Ok(Plan { windows, bytes })
     }
 }
 
 /// The windows of a text of tokens, up to `most` targets.
-fn cut(text: &[Token], bos: Option<Token>, context: usize, most: usize) -> Vec<Window> {
+pub fn cut(text: &[Token], bos: Option<Token>, context: usize, most: usize) -> Vec<Window> {
     let (first, targets) = match (bos, text.split_first()) {
         (Some(bos), _) => (bos, text),
         (None, Some((first, rest))) => (*first, rest),
@@ -321,6 +354,16 @@ mod tests {
         assert_eq!(cut(&text, Some(0), 4, 1), [window(&[0], &[1])]);
         assert_eq!(cut(&[7], None, 4, usize::MAX), []);
         assert_eq!(cut(&[], Some(0), 4, usize::MAX), []);
+    }
+
+    #[test]
+    fn windows_can_be_cut_further_as_if_the_text_had_been() {
+        let text: Vec<Token> = (1..40).collect();
+        for bos in [None, Some(0)] {
+            let long = cut(&text, bos, 16, usize::MAX);
+            let cut_further: Vec<Window> = long.iter().flat_map(|window| window.cut(bos, 4)).collect();
+            assert_eq!(cut_further, cut(&text, bos, 4, usize::MAX));
+        }
     }
 
     proptest! {

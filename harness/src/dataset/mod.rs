@@ -109,6 +109,15 @@ pub fn is_present(name: &str) -> Result<bool> {
     Ok(text.files.iter().all(|file| card.locate(file).is_some()))
 }
 
+/// How to get the text `name`, for whoever lacks it: a command.
+///
+/// # Errors
+/// As [`is_present`].
+pub fn remedy(name: &str) -> Result<String> {
+    let cards = list()?;
+    Ok(format!("harness dataset fetch {}", entry(&cards, name)?.0.name))
+}
+
 /// The card and entry of the text `name`.
 fn entry<'a>(cards: &'a [Card], name: &str) -> Result<(&'a Card, &'a TextCard)> {
     let named = cards.iter().find_map(|card| Some((card, card.texts.get(name)?)));

@@ -1,7 +1,5 @@
 //! How well models predict texts, how far a BitNet is from its full-precision twin, and whether every ISA agrees.
 
-use std::f64::consts::LN_2;
-
 use anyhow::{Result, bail};
 use engines::{CacheFormat, Loaded, Token};
 use serde::{Deserialize, Serialize};
@@ -102,6 +100,27 @@ pub struct ScoreRow {
     pub perplexity: Determined<f64>,
     /// Its standard error.
     pub perplexity_error: Determined<f64>,
+}
+
+impl ScoreRow {
+    /// What a score says.
+    pub(crate) fn new(model: &str, dataset: &str, context: usize, score: &Score) -> ScoreRow {
+        let mean = score.mean();
+        ScoreRow {
+            model: model.to_string(),
+            dataset: dataset.to_string(),
+            context,
+            tokens: determined(score.tokens),
+            bytes: determined(score.bytes),
+            windows: determined(score.windows.len()),
+            nats_per_token: determined(mean.mean),
+            nats_per_token_error: determined(mean.error),
+            bits_per_byte: determined(score.bits_per_byte()),
+            bits_per_byte_error: determined(score.bits_per_byte_error()),
+            perplexity: determined(score.perplexity()),
+            perplexity_error: determined(score.perplexity_error()),
+        }
+    }
 }
 
 /// Mean cost of the tokens at some places in their windows.
@@ -230,10 +249,7 @@ impl Experiment for Perplexity {
         let mut bits_are_checked = false;
         for name in &config.datasets {
             if !dataset::is_present(name)? {
-                let cards = dataset::list()?;
-                let owner = cards.iter().find(|card| card.texts.contains_key(name)).map_or(name, |card| &card.name);
-                let remedy = format!("harness dataset fetch {owner}");
-                emit(Row::Absent { dataset: name.clone(), remedy })?;
+                emit(Row::Absent { dataset: name.clone(), remedy: dataset::remedy(name)? })?;
                 continue;
             }
             let text = lab.text(name)?;
@@ -271,21 +287,7 @@ impl Experiment for Perplexity {
 
 /// The rows of a score: the whole text, then by place in the window.
 fn scores(config: &Config, model: &str, text: &Text, score: &Score) -> Vec<Row> {
-    let mean = score.mean();
-    let row = ScoreRow {
-        model: model.to_string(),
-        dataset: text.name.clone(),
-        context: config.context,
-        tokens: determined(score.tokens),
-        bytes: determined(score.bytes),
-        windows: determined(score.windows.len()),
-        nats_per_token: determined(mean.mean),
-        nats_per_token_error: determined(mean.error),
-        bits_per_byte: determined(score.bits_per_byte()),
-        bits_per_byte_error: determined(score.bits_per_byte_error()),
-        perplexity: determined(score.perplexity()),
-        perplexity_error: determined(score.perplexity_error()),
-    };
+    let row = ScoreRow::new(model, &text.name, config.context, score);
     std::iter::once(Row::Score(Box::new(row))).chain(positions(model, text, score)).collect()
 }
 
@@ -363,11 +365,6 @@ fn bits(config: &Config, name: &str, loaded: &mut Loaded, text: &Text, lab: &Lab
     Ok(rows)
 }
 
-/// Nats a token as bits a byte.
-fn bits_per_byte(nats: f64, score: &Score) -> f64 {
-    nats / LN_2 * score.tokens as f64 / score.bytes as f64
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -387,12 +384,6 @@ mod tests {
             })
             .collect();
         assert_eq!(rows, [(1, 1, 2, 4.0), (2, 2, 2, 2.0), (3, 4, 2, 1.0)]);
-    }
-
-    #[test]
-    fn nats_become_bits_a_byte() {
-        let score = score();
-        assert!((bits_per_byte(score.nats_per_token(), &score) - score.bits_per_byte()).abs() < 1e-12);
     }
 
     #[test]

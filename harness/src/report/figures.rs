@@ -99,6 +99,13 @@ impl From<Timed> for Extent {
     }
 }
 
+impl Extent {
+    /// 95 % of a normal error to either side.
+    pub fn of_error(at: f64, error: f64) -> Extent {
+        Extent { at, low: at - 1.96 * error, high: at + 1.96 * error }
+    }
+}
+
 impl Point {
     /// A point at values or measured quantities.
     pub fn new(x: impl Into<Extent>, y: impl Into<Extent>) -> Point {

@@ -50,6 +50,22 @@ pub fn ratio(value: &Timed, digits: usize) -> String {
     format!("{}× [{}, {}]", number(value.median, digits), number(value.low, digits), number(value.high, digits))
 }
 
+/// `1.234 ± 0.012`: a value with its standard error.
+pub fn with_error(value: f64, error: f64, digits: usize) -> String {
+    format!("{} ± {}", number(value, digits), number(error, 2))
+}
+
+/// `1.23 [1.21, 1.25]`: a value with the ends of its interval.
+pub fn interval(value: f64, low: f64, high: f64, digits: usize) -> String {
+    format!("{} [{}, {}]", number(value, digits), number(low, digits), number(high, digits))
+}
+
+/// `1.2 % more` or `1.2 % less`.
+pub fn more_or_less(difference: f64) -> String {
+    let word = if difference < 0.0 { "less" } else { "more" };
+    format!("{} % {word}", number(difference.abs() * 100.0, 2))
+}
+
 /// A share as per cent: `87 %` or, below ten per cent, `8.7 %`.
 pub fn percent(share: f64) -> String {
     let percent = share * 100.0;
@@ -163,6 +179,9 @@ mod tests {
         let half = Timed { median: 0.5, low: 0.25, high: 0.75, n: 3 };
         assert_eq!(timed_percent(&half), "50 % [25, 75]");
         assert_eq!(ratio(&half, 2), "0.50× [0.25, 0.75]");
+        assert_eq!(interval(-0.5, -0.75, 0.25, 2), "-0.50 [-0.75, 0.25]");
+        assert_eq!(with_error(1.5, 0.0123, 3), "1.50 ± 0.012");
+        assert_eq!((more_or_less(0.012), more_or_less(-0.25)), ("1.2 % more".to_string(), "25 % less".to_string()));
     }
 
     #[test]

@@ -3,11 +3,12 @@
 
 use std::sync::mpsc::{Receiver, sync_channel};
 
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use engines::{CacheFormat, Loaded, Token};
 
-use super::{Config, Pair, PairRow, bits_per_byte};
+use super::{Config, Pair, PairRow};
 use crate::dataset::Text;
+use crate::difference;
 use crate::lab::Lab;
 use crate::quantity::determined;
 use crate::score::{Score, score};
@@ -129,42 +130,33 @@ fn row(
     divergences: &[Divergence],
     seed: u64,
 ) -> Result<PairRow> {
-    let blocks = model.blocks();
-    let weights: Vec<f64> = blocks.iter().map(|block| block.len() as f64).collect();
-    let by_block = |value: &dyn Fn(usize) -> f64| -> Vec<f64> {
-        blocks.iter().map(|block| block.clone().map(value).sum()).collect()
-    };
     let summary = |value: &dyn Fn(usize) -> f64| {
-        let values = by_block(value);
-        let mean = stats::block_mean(&values, &weights).map(|mean| mean.mean);
-        mean.zip(stats::bootstrap(&values, &weights, config.resamples, seed))
-            .map(|(mean, (low, high))| (mean, low, high))
-            .ok_or_else(|| anyhow!("there is nothing to compare {} and {} on", pair.model, pair.reference))
+        difference::over_blocks(model, value, config.resamples, seed)
+            .with_context(|| format!("{} and {}", pair.model, pair.reference))
     };
-    let nats = |i: usize| f64::from(model.nats[i]) - f64::from(reference.nats[i]);
-    let (difference, low, high) = summary(&nats)?;
-    let (kld, kld_low, kld_high) = summary(&|i| divergences[i].kld)?;
-    let (agree, agree_low, agree_high) = summary(&|i| f64::from(u8::from(divergences[i].agree)))?;
+    let nats = difference::in_nats(model, reference, config.resamples, seed)?;
+    let kld = summary(&|i| divergences[i].kld)?;
+    let agree = summary(&|i| f64::from(u8::from(divergences[i].agree)))?;
     let mut sorted: Vec<f64> = divergences.iter().map(|divergence| divergence.kld).collect();
     sorted.sort_by(f64::total_cmp);
-    let bits = |nats: f64| determined(bits_per_byte(nats, model));
+    let bits = |nats: f64| determined(difference::bits_per_byte(nats, model));
     Ok(PairRow {
         model: pair.model.clone(),
         reference: pair.reference.clone(),
         dataset: text.name.clone(),
         tokens: determined(model.tokens),
-        difference_bits_per_byte: bits(difference),
-        difference_low: bits(low),
-        difference_high: bits(high),
-        relative_difference: determined(difference / reference.nats_per_token()),
-        kld_nats: determined(kld),
-        kld_low: determined(kld_low),
-        kld_high: determined(kld_high),
+        difference_bits_per_byte: bits(nats.mean),
+        difference_low: bits(nats.low),
+        difference_high: bits(nats.high),
+        relative_difference: determined(nats.mean / reference.nats_per_token()),
+        kld_nats: determined(kld.mean),
+        kld_low: determined(kld.low),
+        kld_high: determined(kld.high),
         kld_median_nats: determined(stats::quantile(&sorted, 0.5).unwrap_or(0.0)),
         kld_p99_nats: determined(stats::quantile(&sorted, 0.99).unwrap_or(0.0)),
-        top1_agreement: determined(agree),
-        top1_low: determined(agree_low),
-        top1_high: determined(agree_high),
+        top1_agreement: determined(agree.mean),
+        top1_low: determined(agree.low),
+        top1_high: determined(agree.high),
     })
 }
 

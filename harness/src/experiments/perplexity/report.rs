@@ -80,21 +80,6 @@ fn method(config: &Config) -> Vec<String> {
     ]
 }
 
-fn with_error(value: f64, error: f64, digits: usize) -> String {
-    format!("{} ± {}", format::number(value, digits), format::number(error, 2))
-}
-
-fn interval(value: f64, low: f64, high: f64, digits: usize) -> String {
-    let show = |value| format::number(value, digits);
-    format!("{} [{}, {}]", show(value), show(low), show(high))
-}
-
-/// `1.2 % more` or `1.2 % less`.
-fn relative(difference: f64) -> String {
-    let word = if difference < 0.0 { "less" } else { "more" };
-    format!("{} % {word}", format::number(difference.abs() * 100.0, 2))
-}
-
 fn findings(rows: &Rows<'_>) -> Vec<String> {
     let mut findings = Vec::new();
     let score = |model: &str, dataset: &str| rows.scores.iter().find(|s| s.model == model && s.dataset == dataset);
@@ -108,11 +93,11 @@ fn findings(rows: &Rows<'_>) -> Vec<String> {
              apart (Kullback-Leibler) and agree on the likeliest token {} of the time.",
             pair.dataset,
             pair.model,
-            with_error(model.bits_per_byte.exact, model.bits_per_byte_error.exact, 4),
+            format::with_error(model.bits_per_byte.exact, model.bits_per_byte_error.exact, 4),
             pair.reference,
-            with_error(reference.bits_per_byte.exact, reference.bits_per_byte_error.exact, 4),
-            relative(pair.relative_difference.exact),
-            interval(
+            format::with_error(reference.bits_per_byte.exact, reference.bits_per_byte_error.exact, 4),
+            format::more_or_less(pair.relative_difference.exact),
+            format::interval(
                 pair.difference_bits_per_byte.exact,
                 pair.difference_low.exact,
                 pair.difference_high.exact,
@@ -154,9 +139,9 @@ fn score_table(rows: &Rows<'_>) -> Table {
             row.dataset.clone(),
             format::integer(row.tokens.exact as u64),
             format::integer(row.bytes.exact as u64),
-            with_error(row.bits_per_byte.exact, row.bits_per_byte_error.exact, 4),
-            with_error(row.nats_per_token.exact, row.nats_per_token_error.exact, 4),
-            with_error(row.perplexity.exact, row.perplexity_error.exact, 4),
+            format::with_error(row.bits_per_byte.exact, row.bits_per_byte_error.exact, 4),
+            format::with_error(row.nats_per_token.exact, row.nats_per_token_error.exact, 4),
+            format::with_error(row.perplexity.exact, row.perplexity_error.exact, 4),
         ]);
     }
     table
@@ -185,12 +170,17 @@ fn pair_table(rows: &Rows<'_>) -> Table {
             format!("`{}`", row.model),
             format!("`{}`", row.reference),
             row.dataset.clone(),
-            interval(row.difference_bits_per_byte.exact, row.difference_low.exact, row.difference_high.exact, 3),
+            format::interval(
+                row.difference_bits_per_byte.exact,
+                row.difference_low.exact,
+                row.difference_high.exact,
+                3,
+            ),
             format!("{} %", format::number(row.relative_difference.exact * 100.0, 3)),
-            interval(row.kld_nats.exact, row.kld_low.exact, row.kld_high.exact, 3),
+            format::interval(row.kld_nats.exact, row.kld_low.exact, row.kld_high.exact, 3),
             format::number(row.kld_median_nats.exact, 3),
             format::number(row.kld_p99_nats.exact, 3),
-            format!("{} %", interval(agreement[0], agreement[1], agreement[2], 3)),
+            format!("{} %", format::interval(agreement[0], agreement[1], agreement[2], 3)),
         ]);
     }
     table
@@ -223,11 +213,6 @@ fn bits_table(rows: &Rows<'_>) -> Table {
     table
 }
 
-/// 95 % of a normal error to either side.
-fn extent(value: f64, error: f64) -> Extent {
-    Extent { at: value, low: value - 1.96 * error, high: value + 1.96 * error }
-}
-
 fn models<'a>(names: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
     let mut models: Vec<&str> = Vec::new();
     for name in names {
@@ -246,7 +231,7 @@ fn score_figure(rows: &Rows<'_>) -> Figure {
             let of_model = rows.scores.iter().filter(|row| row.model == model);
             let points = of_model.map(|row| {
                 let at = texts.iter().position(|text| *text == row.dataset).unwrap_or(0) as f64;
-                Point::new(extent(row.bits_per_byte.exact, row.bits_per_byte_error.exact), at)
+                Point::new(Extent::of_error(row.bits_per_byte.exact, row.bits_per_byte_error.exact), at)
             });
             Series { name: model.to_string(), look: Look::Marks(look), points: points.collect() }
         });
@@ -274,7 +259,7 @@ fn position_figures(rows: &Rows<'_>) -> Vec<Figure> {
             let of_model = of_text.iter().filter(|row| row.model == model);
             let points = of_model.map(|row| {
                 let middle = ((row.from * row.to) as f64).sqrt();
-                Point::new(middle, extent(row.nats_per_token.exact, row.nats_per_token_error.exact))
+                Point::new(middle, Extent::of_error(row.nats_per_token.exact, row.nats_per_token_error.exact))
             });
             Series { name: model.to_string(), look: Look::Joined(look), points: points.collect() }
         });
