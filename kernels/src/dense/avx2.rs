@@ -1,7 +1,7 @@
-//! Eight lanes twice for each product. One token walks four rows far apart, each a memory stream of its own, and folds their
-//! sums together; a few take blocks of three rows and two tokens ([`crate::blocking`]); many take panels ([`super::panel`]) in
-//! blocks of four rows and three tokens, first the lower lanes of all columns and then the upper ones: twelve accumulators
-//! that need seven loads a step.
+//! Eight lanes twice for each product. One token walks four rows far apart, each a memory stream of its own, and folds
+//! their sums together; a few take blocks of three rows and two tokens ([`crate::blocking`]); many take panels
+//! ([`super::panel`]) in blocks of four rows and three tokens, first the lower lanes of all columns and then the upper
+//! ones: twelve accumulators that need seven loads a step.
 
 use super::panel::{self, Piece, ROWS, RUN, Registers, Sum};
 use crate::blocking::{Product, cached_runs, walk};
@@ -32,8 +32,8 @@ pub(crate) fn matmul<E: Widen>(weights: &[E], x: &[f32], cols: usize, out: &mut 
     }
 }
 
-/// One token of whole steps of sixteen columns. Without the detours of a block, and with one folding of four sums: rows of a
-/// hundred columns, as low-rank products have, are short of anything else.
+/// One token of whole steps of sixteen columns, without the detours of a block, which take longer than the products
+/// where rows have a hundred columns, as those of low rank do.
 #[target_feature(enable = "avx2,fma,f16c")]
 fn one_token<E: Widen>(weights: &[E], x: &[f32], out: &mut [f32]) {
     let cols = x.len();
@@ -132,7 +132,8 @@ impl Registers for Halves {
     unsafe fn widen<E: Widen>(from: *const E, steps: usize, piece: *mut Piece) {
         let piece = piece.cast::<f32>();
         for s in 0..steps {
-            // SAFETY: so many steps of sixteen columns can be read, and each half of the piece has room for half of them.
+            // SAFETY: so many steps of sixteen columns can be read, and each half of the piece has room for half of
+            // them.
             unsafe {
                 _mm256_store_ps(piece.add(8 * s), E::eight(from.add(16 * s)));
                 _mm256_store_ps(piece.add(UPPER + 8 * s), E::eight(from.add(16 * s + 8)));

@@ -1,8 +1,8 @@
 //! Sixteen lanes in one register for each product; see [`crate::blocking`] for the blocks.
 //!
 //! One token walks eight rows far apart, each a memory stream of its own. A few take blocks of up to four rows and six
-//! tokens: activations are four bytes, so fewer rows a block would be held back by the second-level cache. Many take panels
-//! ([`super::panel`]) in blocks of the same size.
+//! tokens: activations are four bytes, so fewer rows a block would be held back by the second-level cache. Many take
+//! panels ([`super::panel`]) in blocks of the same size.
 
 use super::panel::{self, Piece, ROWS, RUN, Registers, Sum};
 use crate::blocking::{Product, cached_runs, walk};

@@ -10,16 +10,16 @@
 //!
 //! **Cost** R·C times the weight's bytes; 2·R·C·T operations.
 //!
-//! **Variants** AVX-512: one register of sixteen lanes a product; one token walks eight rows far apart as memory streams
-//! of their own, more take blocks of four rows and six tokens; sums are folded four at a time. AVX2: two registers a
-//! product, four rows far apart with their sums folded together, blocks of three rows and two tokens; from twenty tokens on
-//! panels (`panel.rs`): weights are widened once for all tokens, and the sixteen lanes of every product wait between two
-//! pieces of columns.
+//! **Variants** AVX-512: one register of sixteen lanes a product; one token walks eight rows far apart as memory
+//! streams of their own, more take blocks of four rows and six tokens; sums are folded four at a time. AVX2: two
+//! registers a product, four rows far apart with their sums folded together, blocks of three rows and two tokens; from
+//! twenty tokens on panels (`panel.rs`): weights are widened once for all tokens, and the sixteen lanes of every
+//! product wait between two pieces of columns.
 //!
 //! **Tried and dropped** blocks of two, six and eight rows (10 to 30 % slower than four: activations come from the
-//! second-level cache, weights pay for widening); prefetching in blocks of many tokens (5 % slower). In panels: tokens read
-//! where they lie (a third slower where their rows are a multiple of 4 KiB apart); prefetches of the tokens' next piece
-//! and of sums (no difference).
+//! second-level cache, weights pay for widening); prefetching in blocks of many tokens (5 % slower). In panels: tokens
+//! read where they lie (a third slower where their rows are a multiple of 4 KiB apart); prefetches of the tokens' next
+//! piece and of sums (no difference).
 //!
 //! **Not done** bf16 arithmetic, which wants activations in bf16 (`dense/bf16_dp`).
 
@@ -85,7 +85,8 @@ impl<E: Element> Op for Dense<E> {
     type Case = Case<E>;
 
     fn shapes() -> Vec<Shape> {
-        // Boundaries: 16 lanes; up to eight rows and six tokens a block; in panels 8 of 64 rows, 512 columns, 72 tokens.
+        // Boundaries: 16 lanes; up to eight rows and six tokens a block; in panels 8 of 128 rows, 512 columns, 48
+        // tokens.
         let mut shapes = Vec::new();
         for r in [0, 1, 2, 3, 4, 5, 7, 8, 9, 16, 17, 31] {
             for c in [1, 8, 15, 16, 17, 31, 33, 64, 100] {
@@ -96,7 +97,7 @@ impl<E: Element> Op for Dense<E> {
             shapes.extend([Shape::new(13, 37, t), Shape::new(24, 48, t)]);
         }
         shapes.extend(
-            [(3, 16, 20), (66, 37, 19), (66, 37, 22), (9, 530, 21), (5, 48, 73), (3, 1030, 145)]
+            [(3, 16, 20), (66, 37, 19), (130, 37, 22), (9, 530, 21), (5, 48, 49), (3, 1030, 97)]
                 .map(|(r, c, t)| Shape::new(r, c, t)),
         );
         shapes.extend([Shape::new(1024, 256, 1), Shape::new(256, 2560, 1), Shape::new(256, 256, 64)]);

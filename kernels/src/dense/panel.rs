@@ -1,13 +1,14 @@
-//! Many tokens: weights are widened once into a panel that stays in the first-level cache, and the panel is multiplied with
-//! every token of a run.
+//! Many tokens: weights are widened once into a panel that stays in the first-level cache, and the panel is multiplied
+//! with every token of a run.
 //!
-//! A sum has sixteen lanes, so an output is not one number between two pieces of its columns but sixteen. They wait in the
-//! second-level cache, 64 bytes an output, and are the reason for the sizes here: a piece of [`COLS`] columns is so long that
-//! lanes are loaded and stored rarely, a panel of [`GROUP`] rows fills half of the first-level cache, and the lanes of
-//! [`BLOCK`] rows and [`RUN`] tokens with the tokens' piece take 432 KiB.
+//! A sum has sixteen lanes, so an output is not one number between two pieces of its columns but sixteen. They wait in
+//! the second-level cache, 64 bytes an output, and are the reason for the sizes here: a piece of [`COLS`] columns is so
+//! long that lanes are loaded and stored rarely, a panel of [`GROUP`] rows fills half of the first-level cache, and the
+//! lanes of [`BLOCK`] rows and [`RUN`] tokens with the tokens' piece take 480 KiB. Copying the tokens is shared by the
+//! rows of a block, widening weights by the tokens of a run.
 //!
-//! Tokens are copied piece by piece, side by side. Where they lie, their rows are often a multiple of 4 KiB apart; then the
-//! rows of a block of tokens fight for the same sets of the first-level cache, which costs a third of the speed.
+//! Tokens are copied piece by piece, side by side. Where they lie, their rows are often a multiple of 4 KiB apart; then
+//! the rows of a block of tokens fight for the same sets of the first-level cache, which costs a third of the speed.
 
 use crate::Element;
 use crate::lanes::LANES;
@@ -22,9 +23,9 @@ const GROUP: usize = 8;
 /// Rows of a block of registers.
 pub(crate) const ROWS: usize = 4;
 /// Rows whose lanes wait between two pieces of columns.
-const BLOCK: usize = 64;
+const BLOCK: usize = 128;
 /// Most tokens of a run; a multiple of the tokens of every block of registers.
-pub(crate) const RUN: usize = 72;
+pub(crate) const RUN: usize = 48;
 const _: () = assert!(GROUP.is_multiple_of(ROWS) && BLOCK.is_multiple_of(GROUP) && COLS.is_multiple_of(LANES));
 
 /// From so many tokens on a panel is worth its unpacking.
@@ -47,9 +48,9 @@ pub(crate) trait Registers {
     /// They must be readable and fit into the piece; the CPU has the ISA's features.
     unsafe fn widen<E: Widen>(from: *const E, steps: usize, piece: *mut Piece);
 
-    /// Adds the products of `steps` times sixteen columns of [`ROWS`] rows and [`Registers::TOKENS`] tokens to their sums.
-    /// Sums of a token lie side by side, those of the next row [`RUN`] further on. The sums begin at zero if this is the
-    /// `first` piece.
+    /// Adds the products of `steps` times sixteen columns of [`ROWS`] rows and [`Registers::TOKENS`] tokens to their
+    /// sums. Sums of a token lie side by side, those of the next row [`RUN`] further on. The sums begin at zero if this
+    /// is the `first` piece.
     ///
     /// # Safety
     /// Rows, tokens and sums must be good for that, all aligned to cache lines; the CPU has the ISA's features.
@@ -148,7 +149,8 @@ unsafe fn add_pieces<R: Registers, E: Widen>(weights: &[E], x: &[f32], cols: usi
     }
 }
 
-/// Asks for the next panel's weights, a part with each block of tokens, so that they arrive while this one is multiplied.
+/// Asks for the next panel's weights, a part with each block of tokens, so that they arrive while this one is
+/// multiplied.
 fn ask_for<E: Element>(next: *const E, cols: usize, steps: usize, block: usize, blocks: usize) {
     let lines = (steps * LANES * size_of::<E>()).div_ceil(64);
     for i in block * GROUP * lines / blocks..(block + 1) * GROUP * lines / blocks {

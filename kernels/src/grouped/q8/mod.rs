@@ -31,8 +31,9 @@
 //!
 //! **Variants** AVX-512 (VNNI): `vpdpbusd` of the weight plus 128; eight tiles far apart for one token, blocks of two
 //! tiles and six tokens for many. AVX2: `vpmaddubsw` of |activation| and the weight with the activation's sign, since
-//! both operands are signed; four tiles far apart for one token, blocks of two tiles and two tokens for a few. From 24 tokens
-//! on codes are widened to words in a panel (`panel.rs`) and multiplied by `vpmaddwd`, sixteen rows and six tokens at a time.
+//! both operands are signed; four tiles far apart for one token, blocks of two tiles and two tokens for a few. From 24
+//! tokens on codes are widened to words in a panel (`panel.rs`) and multiplied by `vpmaddwd`, sixteen rows and six
+//! tokens at a time.
 //!
 //! **Tried and dropped** AVX-512 with the lines of a group unrolled: the compiler loads the activations of all of them
 //! first and spills 17 to 58 registers a group. AVX2 with eight tiles far apart, four at a time (a third slower from

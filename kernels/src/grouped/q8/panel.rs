@@ -1,9 +1,9 @@
-//! Many tokens on AVX2: codes of 16 rows are widened to 16 bits once, into a panel that stays in the first-level cache, and
-//! multiplied with every token of a run by `vpmaddwd`.
+//! Many tokens on AVX2: codes of 16 rows are widened to 16 bits once, into a panel that stays in the first-level cache,
+//! and multiplied with every token of a run by `vpmaddwd`.
 //!
-//! Bytes need `vpsignb`, `vpmaddubsw` and `vpmaddwd` for 32 products, all of which two of four pipes share: 1.5 cycles. Words
-//! need two `vpmaddwd` and two additions, which spread over all four: one cycle. So 64 operations a cycle are the ceiling
-//! here, and half of what [`crate::ceiling::peak`] counts.
+//! Bytes need `vpsignb`, `vpmaddubsw` and `vpmaddwd` for 32 products, all of which two of four pipes share: 1.5 cycles.
+//! Words need two `vpmaddwd` and two additions, which spread over all four: one cycle. So 64 operations a cycle are the
+//! ceiling here, and half of what [`crate::ceiling::peak`] counts.
 //!
 //! Of four neighbouring columns the first and third come from one shift and make one register, the second and fourth
 //! another, for weights and for activations alike: sums of integers have no order.
@@ -171,8 +171,8 @@ unsafe fn widen_rows(lines: *const __m256i, group: usize, to: &mut Rows) {
     }
 }
 
-/// Adds the products of a panel of so many groups and T tokens. The steps are a loop that is not unrolled: the compiler would
-/// regroup the additions of several steps and spill twelve accumulators.
+/// Adds the products of a panel of so many groups and T tokens. The steps are a loop that is not unrolled: the compiler
+/// would regroup the additions of several steps and spill twelve accumulators.
 ///
 /// # Safety
 /// There are so many groups of rows and of tokens.
