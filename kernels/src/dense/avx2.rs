@@ -163,9 +163,9 @@ impl Registers for Halves {
                         }
                     }
                 }
-                for r in 0..ROWS {
-                    for t in 0..3 {
-                        _mm256_store_ps(sum(r, t), lanes[r][t]);
+                for (r, lanes) in lanes.into_iter().enumerate() {
+                    for (t, lanes) in lanes.into_iter().enumerate() {
+                        _mm256_store_ps(sum(r, t), lanes);
                     }
                 }
             }

@@ -169,9 +169,9 @@ impl Registers for Sixteen {
                     }
                 }
             }
-            for r in 0..ROWS {
-                for t in 0..6 {
-                    _mm512_store_ps(sum(r, t), lanes[r][t]);
+            for (r, lanes) in lanes.into_iter().enumerate() {
+                for (t, lanes) in lanes.into_iter().enumerate() {
+                    _mm512_store_ps(sum(r, t), lanes);
                 }
             }
         }

@@ -211,9 +211,9 @@ fn write(sums: &[Halves<__m256>], rows: Range<usize>, tokens: Range<usize>, widt
     for (i, first) in tokens.clone().step_by(8).enumerate() {
         let sums = &sums[8 * i..];
         let count = (tokens.end - first).min(8);
-        for half in 0..2 {
+        for (half, first_row) in [rows.start, rows.start + 8].into_iter().enumerate() {
             let columns: [__m256; 8] = array::from_fn(|t| if t < count { sums[t][half] } else { _mm256_setzero_ps() });
-            for (row, results) in (rows.start + 8 * half..rows.end).zip(square8(columns)) {
+            for (row, results) in (first_row..rows.end).zip(square8(columns)) {
                 let out = &mut out[row * width + first..][..count];
                 let mut eight = [0.0; 8];
                 // SAFETY: eight numbers.
