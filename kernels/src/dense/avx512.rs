@@ -1,10 +1,12 @@
 //! Sixteen lanes in one register for each product; see [`crate::blocking`] for the blocks.
 //!
-//! One token walks eight rows far apart, each a memory stream of its own. More take blocks of up to four rows and six
-//! tokens: activations are four bytes, so fewer rows a block would be held back by the second-level cache.
+//! One token walks eight rows far apart, each a memory stream of its own. A few take blocks of up to four rows and six
+//! tokens: activations are four bytes, so fewer rows a block would be held back by the second-level cache. Many take
+//! panels ([`super::panel`]) in blocks of the same size.
 
+use super::panel::{self, Piece, ROWS, RUN, Registers, Sum};
 use crate::blocking::{Product, cached_runs, walk};
-use crate::lanes::{LANES, x86::tail_mask};
+use crate::lanes::{self, LANES, x86::tail_mask};
 use crate::streams::prefetch;
 use crate::widen::Widen;
 use std::arch::x86_64::*;
@@ -18,6 +20,10 @@ const AHEAD: usize = 1792;
 #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,avx2,fma")]
 pub(crate) fn matmul<E: Widen>(weights: &[E], x: &[f32], cols: usize, out: &mut [f32]) {
     let (rows, tokens) = (weights.len() / cols, x.len() / cols);
+    if tokens >= panel::MANY && cols >= LANES {
+        // SAFETY: this function has the features that the panels need.
+        return unsafe { panel::matmul::<Sixteen, E>(weights, x, cols, out) };
+    }
     for run in cached_runs(tokens, 4 * cols, 12) {
         // SAFETY: this function has the features that the blocks need.
         unsafe { walk_rows(&Dense { weights, x, cols }, rows, run, out) };
@@ -125,4 +131,65 @@ pub(super) fn fold_four([a, b, c, d]: [__m512; 4]) -> __m128 {
     let two = _mm512_add_ps(four, _mm512_permute_ps::<0b11_10_11_10>(four));
     let one = _mm512_add_ps(two, _mm512_permute_ps::<0b01_01_01_01>(two));
     _mm512_castps512_ps128(_mm512_maskz_compress_ps(0x1111, one))
+}
+
+/// A piece holds its columns in their order.
+struct Sixteen;
+
+impl Registers for Sixteen {
+    const TOKENS: usize = 6;
+
+    #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,avx2,fma")]
+    unsafe fn widen<E: Widen>(from: *const E, steps: usize, piece: *mut Piece) {
+        let piece = piece.cast::<f32>();
+        for s in 0..steps {
+            // SAFETY: so many steps of sixteen columns can be read, and the piece has room for them.
+            unsafe { _mm512_store_ps(piece.add(LANES * s), E::sixteen(from.add(LANES * s))) };
+        }
+    }
+
+    #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,avx2,fma")]
+    unsafe fn multiply(rows: *const Piece, tokens: *const Piece, steps: usize, first: bool, sums: *mut Sum) {
+        // SAFETY: rows and tokens are pieces of so many steps; sums lie as the caller promises.
+        unsafe {
+            let w: [*const f32; ROWS] = array::from_fn(|r| rows.add(r).cast());
+            let x: [*const f32; 6] = array::from_fn(|t| tokens.add(t).cast());
+            let sum = |r: usize, t: usize| sums.add(r * RUN + t).cast::<f32>();
+            let mut lanes: [[__m512; 6]; ROWS] = if first {
+                [[_mm512_setzero_ps(); 6]; ROWS]
+            } else {
+                array::from_fn(|r| array::from_fn(|t| _mm512_load_ps(sum(r, t))))
+            };
+            for s in 0..steps {
+                let w = w.map(|w| _mm512_load_ps(w.add(LANES * s)));
+                for t in 0..6 {
+                    let x = _mm512_load_ps(x[t].add(LANES * s));
+                    for r in 0..ROWS {
+                        lanes[r][t] = _mm512_fmadd_ps(w[r], x, lanes[r][t]);
+                    }
+                }
+            }
+            for (r, lanes) in lanes.into_iter().enumerate() {
+                for (t, lanes) in lanes.into_iter().enumerate() {
+                    _mm512_store_ps(sum(r, t), lanes);
+                }
+            }
+        }
+    }
+
+    #[target_feature(enable = "avx512f,avx512dq,avx512bw,avx512vl,avx2,fma")]
+    unsafe fn fold(sums: &[Sum], out: &mut [f32]) {
+        let (fours, rest) = sums.as_chunks::<4>();
+        let (out_fours, out_rest) = out.as_chunks_mut::<4>();
+        for (four, out) in fours.iter().zip(out_fours) {
+            // SAFETY: a sum is sixteen floats, a chunk of results four.
+            unsafe {
+                let lanes = four.each_ref().map(|sum| _mm512_loadu_ps(sum.as_ptr()));
+                _mm_storeu_ps(out.as_mut_ptr(), fold_four(lanes));
+            }
+        }
+        for (sum, out) in rest.iter().zip(out_rest) {
+            *out = lanes::fold(*sum);
+        }
+    }
 }

@@ -10,15 +10,18 @@
 //!
 //! **Cost** R·C times the weight's bytes; 2·R·C·T operations.
 //!
-//! **Variants** AVX-512: one register of sixteen lanes a product; one token walks eight rows far apart as memory streams
-//! of their own, more take blocks of four rows and six tokens; sums are folded four at a time. AVX2: two registers a
-//! product, four rows far apart, blocks of three rows and two tokens.
+//! **Variants** AVX-512: one register of sixteen lanes a product; one token walks eight rows far apart as memory
+//! streams of their own, more take blocks of four rows and six tokens; sums are folded four at a time. AVX2: two
+//! registers a product, four rows far apart with their sums folded together, blocks of three rows and two tokens; from
+//! twenty tokens on panels (`panel.rs`): weights are widened once for all tokens, and the sixteen lanes of every
+//! product wait between two pieces of columns.
 //!
 //! **Tried and dropped** blocks of two, six and eight rows (10 to 30 % slower than four: activations come from the
-//! second-level cache, weights pay for widening); prefetching in blocks of many tokens (5 % slower).
+//! second-level cache, weights pay for widening); prefetching in blocks of many tokens (5 % slower). In panels: tokens
+//! read where they lie (a third slower where their rows are a multiple of 4 KiB apart); prefetches of the tokens' next
+//! piece and of sums (no difference).
 //!
-//! **Not done** blocking over columns, which needs room for sixteen lanes of every product; bf16 arithmetic, which
-//! wants activations in bf16 (`dense/bf16_dp`).
+//! **Not done** bf16 arithmetic, which wants activations in bf16 (`dense/bf16_dp`).
 
 use crate::probe::{Op, Shape, Work};
 use crate::{Element, Kernels, Rng};
@@ -30,6 +33,8 @@ pub(crate) mod avx2;
 pub(crate) mod avx512;
 pub mod bf16_dp;
 pub mod int8;
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod panel;
 pub(crate) mod scalar;
 
 /// w `[R, C]`, x `[T, C]`, C, out `[R, T]`.
@@ -80,7 +85,8 @@ impl<E: Element> Op for Dense<E> {
     type Case = Case<E>;
 
     fn shapes() -> Vec<Shape> {
-        // Boundaries: 16 lanes; up to eight rows and six tokens a block.
+        // Boundaries: 16 lanes; up to eight rows and six tokens a block; in panels 8 of 128 rows, 512 columns, 48
+        // tokens.
         let mut shapes = Vec::new();
         for r in [0, 1, 2, 3, 4, 5, 7, 8, 9, 16, 17, 31] {
             for c in [1, 8, 15, 16, 17, 31, 33, 64, 100] {
@@ -90,6 +96,10 @@ impl<E: Element> Op for Dense<E> {
         for t in [0, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 25] {
             shapes.extend([Shape::new(13, 37, t), Shape::new(24, 48, t)]);
         }
+        shapes.extend(
+            [(3, 16, 20), (66, 37, 19), (130, 37, 22), (9, 530, 21), (5, 48, 49), (3, 1030, 97)]
+                .map(|(r, c, t)| Shape::new(r, c, t)),
+        );
         shapes.extend([Shape::new(1024, 256, 1), Shape::new(256, 2560, 1), Shape::new(256, 256, 64)]);
         shapes
     }

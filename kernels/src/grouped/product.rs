@@ -33,7 +33,8 @@ impl<P: Packed> Op for Product<P> {
     type Case = Case;
 
     fn shapes() -> Vec<Shape> {
-        // Boundaries: a tile of rows and several side by side; a group, a block of two; blocks of tokens.
+        // Boundaries: a tile of rows and several side by side; a group, a block of two; blocks of tokens; in panels eight
+        // tiles, eight groups and 132 tokens.
         let mut shapes = Vec::new();
         for r in [0, 1, 15, 16, 17, 31, 63, 64, 65, 127, 128, 129, 257] {
             for c in [1, 31, 32, 33, 63, 64, 65, 131] {
@@ -43,6 +44,7 @@ impl<P: Packed> Op for Product<P> {
         for t in [0, 2, 3, 4, 5, 7, 8, 9, 12, 13, 16, 17, 31, 33] {
             shapes.push(Shape::new(2 * TILE_ROWS + 5, 2 * GROUP + 3, t));
         }
+        shapes.extend([(153, 331, 29), (21, 64, 133), (16, 640, 24)].map(|(r, c, t)| Shape::new(r, c, t)));
         shapes.extend([(640, 2560, 1), (2560, 640, 1), (256, 2560, 64)].map(|(r, c, t)| Shape::new(r, c, t)));
         shapes
     }

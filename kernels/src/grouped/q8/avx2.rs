@@ -1,6 +1,7 @@
 //! `vpmaddubsw` wants an unsigned operand: |activation|, and the weight takes the activation's sign. A 16-bit lane
-//! holds two products and no more, so each register is widened at once.
+//! holds two products and no more, so each register is widened at once. Many tokens multiply words ([`super::panel`]).
 
+use super::panel;
 use crate::blocking::{cached_runs, walk};
 use crate::grouped::avx2::{AHEAD, Dots, Grouped, Halves};
 use crate::grouped::format::TILE_ROWS;
@@ -11,6 +12,9 @@ use std::marker::PhantomData;
 
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(crate) fn matmul(weights: Weights<'_>, x: Activations<'_>, out: &mut [f32]) {
+    if x.tokens() >= panel::MANY {
+        return panel::matmul(weights, x, out);
+    }
     let tiles = weights.rows.div_ceil(TILE_ROWS);
     for run in cached_runs(x.tokens(), x.stride, 2) {
         // SAFETY: this function has the features that the blocks need.

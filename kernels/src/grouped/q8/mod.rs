@@ -31,11 +31,14 @@
 //!
 //! **Variants** AVX-512 (VNNI): `vpdpbusd` of the weight plus 128; eight tiles far apart for one token, blocks of two
 //! tiles and six tokens for many. AVX2: `vpmaddubsw` of |activation| and the weight with the activation's sign, since
-//! both operands are signed; four tiles far apart for one token, blocks of two tiles and two tokens for many.
+//! both operands are signed; four tiles far apart for one token, blocks of two tiles and two tokens for a few. From 24
+//! tokens on codes are widened to words in a panel (`panel.rs`) and multiplied by `vpmaddwd`, sixteen rows and six
+//! tokens at a time.
 //!
 //! **Tried and dropped** AVX-512 with the lines of a group unrolled: the compiler loads the activations of all of them
 //! first and spills 17 to 58 registers a group. AVX2 with eight tiles far apart, four at a time (a third slower from
-//! memory); a prefetch for lines of scales as well (15 % slower).
+//! memory); a prefetch for lines of scales as well (15 % slower). Panels whose steps are unrolled by four: the compiler
+//! regroups the additions of several steps and spills (a tenth slower).
 //!
 //! **Not done** activations in f32: they would double the arithmetic of one token and quadruple that of many, and a
 //! group's sum would no longer be exact.
@@ -50,6 +53,8 @@ use half::f16;
 pub(crate) mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub(crate) mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod panel;
 
 pub(crate) const FORMAT: Format = Format { name: "q8", code_lines: 8, quantise, pack, code };
 
