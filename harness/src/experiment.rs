@@ -25,7 +25,7 @@ use serde_json::Value;
 use crate::cli::UserError;
 use crate::experiments::{
     context::ContextCost, kernels::KernelSpeeds, perplexity::Perplexity, predicted::Predicted, rivals::Rivals,
-    throughput::Throughput,
+    synthetic_tasks::SyntheticTasks, throughput::Throughput,
 };
 use crate::lab::Lab;
 use crate::report::Section;
@@ -102,6 +102,7 @@ pub const EXPERIMENTS: &[Entry] = &[
     entry::<Throughput>(),
     entry::<ContextCost>(),
     entry::<Perplexity>(),
+    entry::<SyntheticTasks>(),
     entry::<Predicted>(),
     entry::<Rivals>(),
 ];

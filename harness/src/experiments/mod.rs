@@ -5,4 +5,5 @@ pub mod kernels;
 pub mod perplexity;
 pub mod predicted;
 pub mod rivals;
+pub mod synthetic_tasks;
 pub mod throughput;
