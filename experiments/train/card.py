@@ -5,13 +5,7 @@ import json
 from pathlib import Path
 
 from corpus import SOURCES
-
-DESCRIPTIONS = {
-    "bitnet": "A small BitNet b1.58 language model: ternary weights (absmean per tensor) and int8 activations "
-    "(absmax per token), by quantisation-aware training with a straight-through gradient.",
-    "dense": "The full-precision twin of a small BitNet b1.58 model: same shape, initial random numbers, tokenizer, "
-    "order of the text and budget, with ordinary linear layers.",
-}
+from kinds import KINDS
 
 LIMITS = (
     "Text: an English novel, encyclopedia articles and children's stories, under ten million bytes. Limits: made to "
@@ -29,15 +23,17 @@ def write_card(folder: Path, run: dict, parameters: int, bits: dict[str, float],
     """Writes card.toml into `folder`, with the checksum of every other file there."""
     settings = run["settings"]
     kind = settings["model"]
-    options = ["seed", "device", "threads", "steps", "batch", "context", "muon_rate", "adam_rate", "decay", "dropout"]
+    config = json.loads((folder / "config.json").read_text())
+    architecture = config.get("architectures", [config["model_type"]])[0]
+    options = ["seed", "device", "precision", "threads", "steps", "batch", "context", "muon_rate", "adam_rate", "decay", "dropout"]
     options += ["warmup", "report"]
     command = f"python train.py --model {kind} --data DATA --tokenizer tokenizer.json --out runs/{kind}"
     command += "".join(f" --{name.replace('_', '-')} {settings[name]}" for name in options)
     lines = [
         f"name = {text(folder.name)}",
         'kind = "model"',
-        f"description = {text(DESCRIPTIONS[kind] + ' ' + LIMITS)}",
-        'architecture = "BitNetForCausalLM"',
+        f"description = {text(KINDS[kind].description + ' ' + LIMITS)}",
+        f"architecture = {text(architecture)}",
         f"parameters = {parameters}",
         'license = "CC-BY-SA-3.0, since the weights derive from the texts under training.data, each with its licence"',
     ]

@@ -15,8 +15,7 @@ from pathlib import Path
 import torch
 from tokenizers import Tokenizer
 
-END_OF_TEXT = 0
-"""Token id of `<|endoftext|>`; it stands before every document."""
+from language_model import END_OF_TEXT
 
 HELD_OUT_SHARE = 0.05
 

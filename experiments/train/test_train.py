@@ -10,11 +10,14 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 
 from corpus import windows
-from export import config, pack, tensors
-from model import BitLinear, Shape, Transformer
+import mamba2
+import rwkv7
+from transformer import BitLinear, Shape, Transformer, pack
 from verify import load
 
 SMALL = Shape(vocab=64, width=128, inner=256, layers=2, heads=2, kv_heads=1, max_positions=64)
+SMALL_MAMBA2 = mamba2.Shape(vocab=64, width=64, layers=2, heads=4, head_width=32, states=16, block=8)
+SMALL_RWKV7 = rwkv7.Shape(vocab=64, width=64, inner=128, layers=2, head_width=32, decay_rank=8, rate_rank=8, value_rank=8)
 
 
 class Promises(unittest.TestCase):
@@ -37,19 +40,53 @@ class Promises(unittest.TestCase):
         expected = [0b10_10_10_00, 0b10_00_01_01]
         self.assertEqual(pack(codes)[:, 0].tolist(), expected)
 
-    def test_an_exported_model_gives_the_library_the_logits_of_the_trained_one(self):
-        for quantised, allowed in ((False, 0.02), (True, 0.1)):
-            torch.manual_seed(2)
-            model = Transformer(SMALL, quantised).eval()
-            torch.nn.init.normal_(model.embed_tokens.weight)
-            tokens = torch.randint(0, SMALL.vocab, (2, 33))
+    def test_an_exported_model_gives_others_the_logits_of_the_trained_one(self):
+        torch.manual_seed(2)
+        models = [
+            (Transformer(SMALL, False), 0.02),
+            (Transformer(SMALL, True), 0.1),
+            (mamba2.Mamba2(SMALL_MAMBA2), 0.02),
+            (rwkv7.Rwkv7(SMALL_RWKV7), 0.02),
+        ]
+        for model, allowed in models:
+            torch.nn.init.normal_(model.eval().embed_tokens.weight)
+            for parameter in model.layers.parameters():
+                # Nothing may be hidden by a first value of zero.
+                parameter.data += 0.05 * torch.randn_like(parameter)
+            tokens = torch.randint(0, 64, (2, 33))
             with tempfile.TemporaryDirectory() as name:
                 folder = Path(name)
-                save_file(tensors(model), folder / "model.safetensors", metadata={"format": "pt"})
-                (folder / "config.json").write_text(json.dumps(config(SMALL, quantised)))
+                save_file(model.tensors(), folder / "model.safetensors", metadata={"format": "pt"})
+                (folder / "config.json").write_text(json.dumps(model.config()))
                 with torch.no_grad():
-                    ours, theirs = model.logits(model(tokens)), load(folder)(tokens).logits
-            self.assertLess(float((ours - theirs).abs().mean() / ours.std()), allowed)
+                    ours, theirs = model.logits(model(tokens)), load(folder)(tokens)
+            self.assertLess(float((ours - theirs).abs().mean() / ours.std()), allowed, type(model).__name__)
+
+    def test_blocks_of_tokens_are_the_recurrence_of_mamba2(self):
+        torch.manual_seed(3)
+        u, dt, rates = torch.randn(2, 37, 3, 8), torch.rand(2, 37, 3), -3 * torch.rand(3)
+        keys, queries = torch.randn(2, 37, 5), torch.randn(2, 37, 5)
+        state, rows = torch.zeros(2, 3, 8, 5), []
+        for t in range(37):
+            added = (dt[:, t, :, None] * u[:, t])[..., None] * keys[:, t, None, None]
+            state = torch.exp(dt[:, t] * rates)[..., None, None] * state + added
+            rows.append((state * queries[:, t, None, None]).sum(-1))
+        found = mamba2.scan(u, dt, rates, keys, queries, 16)
+        torch.testing.assert_close(found, torch.stack(rows, 1), rtol=1e-4, atol=1e-4)
+
+    def test_blocks_of_tokens_are_the_recurrence_of_rwkv7(self):
+        torch.manual_seed(4)
+        r, k, v, removed = torch.randn(4, 2, 37, 3, 8)
+        log_w, rate = -0.6065 * torch.rand(2, 37, 3, 8), torch.rand(2, 37, 3, 8)
+        removed = F.normalize(removed, dim=-1)
+        state, rows = torch.zeros(2, 3, 8, 8), []
+        for t in range(37):
+            gone = (removed[:, t, ..., None] * state).sum(-2, keepdim=True)
+            state = log_w[:, t].exp()[..., None] * state - (removed * rate)[:, t, ..., None] * gone
+            state = state + k[:, t, ..., None] * v[:, t, :, None]
+            rows.append((r[:, t, ..., None] * state).sum(-2))
+        found = rwkv7.recurrence(r, log_w, k, v, -removed, removed * rate, 16)
+        torch.testing.assert_close(found, torch.stack(rows, 1), rtol=1e-4, atol=1e-4)
 
     def test_every_token_but_the_first_is_predicted_once(self):
         cut = windows(torch.arange(101), 10)

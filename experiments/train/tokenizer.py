@@ -9,7 +9,8 @@ from pathlib import Path
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from corpus import END_OF_TEXT, SOURCES
+from corpus import SOURCES
+from language_model import END_OF_TEXT
 
 
 def train(folder: Path, vocab: int) -> Tokenizer:

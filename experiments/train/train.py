@@ -1,10 +1,11 @@
-"""Trains a small language model: BitNet b1.58 (quantisation-aware) or its full-precision twin.
+"""Trains a small language model of one of the kinds in kinds.py.
 
-Both kinds start from the same random numbers, read the same batches in the same order and follow the same schedule;
-only the linear layers differ (model.py). Hidden matrices are updated by Muon, everything else by AdamW; the learning
-rate rises linearly for `--warmup` steps and then falls linearly to zero.
+All kinds read the same batches in the same order and follow the same schedule; BitNet and its twin also start from the
+same random numbers. Hidden matrices are updated by Muon, everything else by AdamW; the learning rate rises linearly for
+`--warmup` steps and then falls linearly to zero.
 
-Writes into --out: `checkpoint.pt` (f32 master weights), `run.json` (settings, versions, loss curve).
+Writes into --out: `checkpoint.pt` (f32 master weights), `run.json` (settings, versions, loss curve), and while it runs
+`progress.pt`: a run that was interrupted goes on from there when it is started again with the same settings.
 Next step: export.py.
 """
 
@@ -13,24 +14,31 @@ import json
 import math
 import platform
 import time
-from dataclasses import asdict
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer
 
 from corpus import Corpus, bits_per_byte
-from model import Shape, Transformer
+from kinds import KINDS, new, shape_of
+from language_model import LanguageModel
 
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", choices=["bitnet", "dense"], required=True, help="ternary weights, or the twin")
+    parser.add_argument("--model", choices=list(KINDS), required=True, help="see kinds.py")
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="folder that holds the source texts")
     parser.add_argument("--tokenizer", type=Path, required=True, metavar="FILE", help="made by tokenizer.py")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the checkpoint")
     parser.add_argument("--seed", type=int, default=1, help="of the weights and of the order of the text")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    parser.add_argument(
+        "--precision",
+        choices=["bf16", "f32"],
+        default="bf16",
+        help="of products (default %(default)s); f32 is faster on CPUs that have no bf16 arithmetic",
+    )
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0 leaves the choice to PyTorch")
     parser.add_argument("--no-compile", action="store_true", help="run eagerly: no C++ compiler needed, half the speed")
     parser.add_argument("--steps", type=int, default=1400, help="updates (default %(default)s)")
@@ -42,10 +50,11 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--dropout", type=float, default=0.0, help="on each block's output (default %(default)s)")
     parser.add_argument("--warmup", type=int, default=100, help="steps of rising rate (default %(default)s)")
     parser.add_argument("--report", type=int, default=120, help="steps between two points of the loss curve")
+    parser.add_argument("--save", type=int, default=50, help="steps after which an interrupted run loses nothing")
     return parser.parse_args()
 
 
-def optimizers(model: Transformer, settings: argparse.Namespace) -> list[torch.optim.Optimizer]:
+def optimizers(model: LanguageModel, settings: argparse.Namespace) -> list[torch.optim.Optimizer]:
     matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and name.startswith("layers.")]
     others = [p for name, p in model.named_parameters() if p.ndim != 2 or not name.startswith("layers.")]
     return [
@@ -63,9 +72,14 @@ def rate(step: int, settings: argparse.Namespace) -> float:
     return max(0.0, min(1.0, rising, falling))
 
 
-def held_out(model: Transformer, corpus: Corpus, settings: argparse.Namespace) -> dict[str, float]:
+def working_precision(settings: argparse.Namespace):
+    """What products are computed in."""
+    return torch.autocast(settings.device, torch.bfloat16) if settings.precision == "bf16" else nullcontext()
+
+
+def held_out(model: LanguageModel, corpus: Corpus, settings: argparse.Namespace) -> dict[str, float]:
     model.eval()
-    with torch.no_grad(), torch.autocast(settings.device, torch.bfloat16):
+    with torch.no_grad(), working_precision(settings):
         result = bits_per_byte(
             corpus, settings.context, lambda tokens: model.loss(tokens.to(settings.device), reduction="sum")
         )
@@ -79,20 +93,36 @@ def main() -> None:
         torch.set_num_threads(settings.threads)
     torch.manual_seed(settings.seed)
     corpus = Corpus(settings.data, Tokenizer.from_file(str(settings.tokenizer)))
-    model = Transformer(Shape(), settings.model == "bitnet", settings.dropout).to(settings.device)
+    model = new(settings.model, settings.dropout).to(settings.device)
     loss_of = model.loss if settings.no_compile else torch.compile(model.loss)
     steppers = optimizers(model, settings)
     peaks = [group["lr"] for stepper in steppers for group in stepper.param_groups]
     batches = corpus.batches(settings.batch, settings.context, settings.seed)
     print(f"{sum(p.numel() for p in model.parameters())} parameters, {corpus.tokens()} tokens an epoch", flush=True)
 
-    curve, recent, start = [], [], time.monotonic()
-    for step in range(settings.steps):
+    # What must not change when an interrupted run goes on.
+    identity = {key: str(value) for key, value in vars(settings).items() if key not in ("threads", "report", "save")}
+    progress = settings.out / "progress.pt"
+    settings.out.mkdir(parents=True, exist_ok=True)
+    first, curve, recent, start = 0, [], [], time.monotonic()
+    if progress.exists():
+        saved = torch.load(progress, map_location=settings.device, weights_only=True)
+        if saved["identity"] != identity:
+            raise SystemExit(f"{progress} is of a run with other settings: remove it, or choose another --out")
+        first, curve, recent, start = saved["step"], saved["curve"], saved["recent"], start - saved["seconds"]
+        model.load_state_dict(saved["model"])
+        for stepper, state in zip(steppers, saved["steppers"]):
+            stepper.load_state_dict(state)
+        print(f"goes on from step {first}", flush=True)
+
+    for step, tokens in zip(range(settings.steps), batches):
+        if step < first:
+            continue
         share = rate(step, settings)
         for group, peak in zip((g for stepper in steppers for g in stepper.param_groups), peaks):
             group["lr"] = peak * share
-        tokens = next(batches).to(settings.device)
-        with torch.autocast(settings.device, torch.bfloat16):
+        tokens = tokens.to(settings.device)
+        with working_precision(settings):
             loss = loss_of(tokens)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -112,12 +142,24 @@ def main() -> None:
                 flush=True,
             )
             recent = []
+        if (step + 1) % settings.save == 0:
+            saved = {
+                "identity": identity,
+                "step": step + 1,
+                "curve": curve,
+                "recent": recent,
+                "seconds": time.monotonic() - start,
+                "model": model.state_dict(),
+                "steppers": [stepper.state_dict() for stepper in steppers],
+            }
+            # Whole or not at all.
+            torch.save(saved, progress.with_suffix(".new"))
+            progress.with_suffix(".new").replace(progress)
 
-    settings.out.mkdir(parents=True, exist_ok=True)
     torch.save(model.state_dict(), settings.out / "checkpoint.pt")
     run = {
         "settings": {key: str(value) if isinstance(value, Path) else value for key, value in vars(settings).items()},
-        "shape": asdict(Shape()),
+        "shape": shape_of(settings.model),
         "tokens": settings.steps * settings.batch * settings.context,
         "seconds": round(time.monotonic() - start),
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
@@ -125,6 +167,7 @@ def main() -> None:
         "curve": curve,
     }
     (settings.out / "run.json").write_text(json.dumps(run, indent=1) + "\n")
+    progress.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

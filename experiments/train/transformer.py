@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from language_model import END_OF_TEXT, LanguageModel, RmsNorm
+
 
 @dataclass(frozen=True)
 class Shape:
@@ -111,16 +113,10 @@ class BitLinear(Linear):
         return TernaryProduct.apply(codes, step, self.weight)
 
 
-class RmsNorm(nn.Module):
-    """x / sqrt(mean(x^2) + eps) * weight over the last axis, in f32."""
-
-    def __init__(self, width: int, eps: float):
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(width))
-        self.eps = eps
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return F.rms_norm(x.float(), (x.shape[-1],), self.weight, self.eps)
+def pack(codes: torch.Tensor) -> torch.Tensor:
+    """Codes in {-1, 0, 1} [out, in] as bytes [out/4, in]: bits 2i..2i+1 of row j hold code + 1 of row i * out/4 + j."""
+    blocks = (codes + 1).to(torch.uint8).unflatten(0, (4, -1))
+    return blocks[0] | blocks[1] << 2 | blocks[2] << 4 | blocks[3] << 6
 
 
 def rotary(positions: int, head_width: int, theta: float) -> tuple[torch.Tensor, torch.Tensor]:
@@ -184,14 +180,13 @@ class Block(nn.Module):
         return x + F.dropout(self.mlp(self.post_attention_layernorm(x)), self.dropout, self.training)
 
 
-class Transformer(nn.Module):
-    """Token ids [B, T] to the final normalised hidden states [B, T, D]; `logits` turns those into [B, T, V]."""
+class Transformer(LanguageModel):
+    """A BitNet b1.58, or its twin in full precision."""
 
     def __init__(self, shape: Shape, quantised: bool, dropout: float = 0.0):
-        super().__init__()
+        super().__init__(shape.vocab, shape.width)
         self.shape = shape
-        self.embed_tokens = nn.Embedding(shape.vocab, shape.width)
-        nn.init.normal_(self.embed_tokens.weight, std=0.02)
+        self.quantised = quantised
         self.layers = nn.ModuleList(
             Block(shape, BitLinear if quantised else Linear, dropout) for _ in range(shape.layers)
         )
@@ -207,10 +202,49 @@ class Transformer(nn.Module):
             x = block(x, cos, sin)
         return self.norm(x)
 
-    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
-        return F.linear(hidden, self.embed_tokens.weight)
+    def head(self) -> torch.Tensor:
+        return self.embed_tokens.weight
 
-    def loss(self, tokens: torch.Tensor, reduction: str = "mean") -> torch.Tensor:
-        """Cross entropy in nats of tokens[:, 1:] given what comes before; tokens [B, T + 1]."""
-        logits = self.logits(self(tokens[:, :-1])).float()
-        return F.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten(), reduction=reduction)
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """As Hugging Face names them. A BitNet is packed: four ternary codes in a byte, one bf16 scale for each matrix, the
+        rest bf16; its twin is plain bf16."""
+        result = {}
+        for name, parameter in self.named_parameters():
+            result[f"model.{name}"] = parameter.detach().to(torch.bfloat16)
+        for name, module in self.named_modules():
+            if isinstance(module, Linear) and module.quantised:
+                codes, scale = ternary(module.weight.detach())
+                result[f"model.{name}.weight"] = pack(codes)
+                result[f"model.{name}.weight_scale"] = scale.to(torch.bfloat16).reshape(1)
+        return {name: tensor.contiguous() for name, tensor in result.items()}
+
+    def config(self) -> dict:
+        shape = self.shape
+        result = {
+            "architectures": ["BitNetForCausalLM"],
+            "model_type": "bitnet",
+            "vocab_size": shape.vocab,
+            "hidden_size": shape.width,
+            "intermediate_size": shape.inner,
+            "num_hidden_layers": shape.layers,
+            "num_attention_heads": shape.heads,
+            "num_key_value_heads": shape.kv_heads,
+            "head_dim": shape.head_width,
+            "hidden_act": "relu2",
+            "rms_norm_eps": shape.norm_eps,
+            "rope_theta": shape.rope_theta,
+            "rope_parameters": {"rope_type": "default", "rope_theta": shape.rope_theta},
+            "max_position_embeddings": shape.max_positions,
+            "attention_bias": False,
+            "tie_word_embeddings": True,
+            "bos_token_id": END_OF_TEXT,
+            "eos_token_id": END_OF_TEXT,
+            "torch_dtype": "bfloat16",
+        }
+        if self.quantised:
+            result["quantization_config"] = {
+                "quant_method": "bitnet",
+                "linear_class": "autobitlinear",
+                "quantization_mode": "offline",
+            }
+        return result
