@@ -59,6 +59,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--decay", type=float, default=0.0, help="weight decay, matrices (default %(default)s)")
     parser.add_argument("--warmup", type=int, default=100, help="steps of rising rate (default %(default)s)")
     parser.add_argument("--report", type=int, default=100, help="steps between two points of the loss curve")
+    parser.set_defaults(precision="f32")
     return parser.parse_args()
 
 
