@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from corpus import windows
 import mamba2
 import rwkv7
+from muon import Muon
 from transformer import BitLinear, Shape, Transformer, pack
 from verify import load
 
@@ -87,6 +88,22 @@ class Promises(unittest.TestCase):
             rows.append((r[:, t, ..., None] * state).sum(-2))
         found = rwkv7.recurrence(r, log_w, k, v, -removed, removed * rate, 16)
         torch.testing.assert_close(found, torch.stack(rows, 1), rtol=1e-4, atol=1e-4)
+
+    def test_hidden_matrices_are_updated_as_pytorchs_optimiser_does(self):
+        torch.manual_seed(5)
+        for shape in ((24, 40), (40, 24)):
+            ours = torch.nn.Parameter(torch.randn(shape))
+            theirs = torch.nn.Parameter(ours.detach().clone())
+            steppers = (
+                Muon([ours], 0.01, 0.1, torch.bfloat16),
+                torch.optim.Muon([theirs], lr=0.01, weight_decay=0.1, adjust_lr_fn="match_rms_adamw"),
+            )
+            for _ in range(3):
+                ours.grad = torch.randn(shape)
+                theirs.grad = ours.grad.clone()
+                for stepper in steppers:
+                    stepper.step()
+            torch.testing.assert_close(ours, theirs, rtol=0.0, atol=0.0)
 
     def test_every_token_but_the_first_is_predicted_once(self):
         cut = windows(torch.arange(101), 10)

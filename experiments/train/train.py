@@ -23,6 +23,9 @@ from tokenizers import Tokenizer
 from corpus import Corpus, bits_per_byte
 from kinds import KINDS, new, shape_of
 from language_model import LanguageModel
+from muon import Muon
+
+PRECISIONS = {"bf16": torch.bfloat16, "f32": torch.float32}
 
 
 def arguments() -> argparse.Namespace:
@@ -35,7 +38,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument(
         "--precision",
-        choices=["bf16", "f32"],
+        choices=list(PRECISIONS),
         default="bf16",
         help="of products (default %(default)s); f32 is faster on CPUs that have no bf16 arithmetic",
     )
@@ -58,9 +61,7 @@ def optimizers(model: LanguageModel, settings: argparse.Namespace) -> list[torch
     matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and name.startswith("layers.")]
     others = [p for name, p in model.named_parameters() if p.ndim != 2 or not name.startswith("layers.")]
     return [
-        torch.optim.Muon(
-            matrices, lr=settings.muon_rate, weight_decay=settings.decay, adjust_lr_fn="match_rms_adamw"
-        ),
+        Muon(matrices, settings.muon_rate, settings.decay, PRECISIONS[settings.precision]),
         torch.optim.AdamW(others, lr=settings.adam_rate, betas=(0.9, 0.95), weight_decay=0.0),
     ]
 
@@ -155,6 +156,7 @@ def main() -> None:
             # Whole or not at all.
             torch.save(saved, progress.with_suffix(".new"))
             progress.with_suffix(".new").replace(progress)
+            print(f"step {step + 1}/{settings.steps} saved; its loss is {loss.item():.3f}", flush=True)
 
     torch.save(model.state_dict(), settings.out / "checkpoint.pt")
     run = {
