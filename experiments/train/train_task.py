@@ -35,10 +35,10 @@ QUESTIONS = {
 }
 
 KINDS = {
-    "dense": "A transformer with full attention and rotary positions",
-    "bitnet": "A BitNet b1.58 transformer with full attention and rotary positions",
-    "mamba2": "A Mamba-2",
-    "rwkv7": "An RWKV-7",
+    "dense": "A small transformer with full attention and rotary positions",
+    "bitnet": "A small BitNet b1.58 with full attention and rotary positions",
+    "mamba2": "A small Mamba-2",
+    "rwkv7": "A small RWKV-7",
 }
 
 
@@ -137,7 +137,7 @@ def train(settings: argparse.Namespace, task: Task) -> tuple[LanguageModel, list
 
 def round_weights(model: LanguageModel) -> None:
     """Rounds to bf16 what the file holds in bf16, except ternary layers, whose weights are quantised as they are read."""
-    quantised = {module.weight for module in model.modules() if getattr(module, "quantised", False)}
+    quantised = [m.weight for m in model.modules() if isinstance(m, transformer.Linear) and m.quantised]
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             exact = name.endswith(("A_log", "dt_bias", ".D")) or any(parameter is weight for weight in quantised)
@@ -159,8 +159,8 @@ def write(model: LanguageModel, task: Task, settings: argparse.Namespace, curve:
     command = f"python train_task.py --model {settings.model} --task {task.name}"
     command += "".join(f" --{name.replace('_', '-')} {getattr(settings, name)}" for name in options)
     description = (
-        f"{KINDS[settings.model]} of two layers that was trained for one synthetic task alone: {QUESTIONS[task.name]}. Its "
-        f"tokens are the task's, so it has no tokenizer and reads no text. Trained on {settings.lengths.replace(',', ', ')} "
+        f"{KINDS[settings.model]} that was trained for one synthetic task alone: {QUESTIONS[task.name]}. Its tokens are the "
+        f"task's, so it has no tokenizer and reads no text. Trained on lengths of {settings.lengths.replace(',', ', ')} "
         "tokens; what it does with longer ones is what it is for."
     )
     lines = [

@@ -125,7 +125,7 @@ pub struct Evaluation {
     pub sources: BTreeMap<String, f64>,
     /// Of a task: the share of 256 instances of seed 1 that it solves, by length.
     #[serde(default)]
-    pub solved: BTreeMap<usize, f64>,
+    pub solved: BTreeMap<String, f64>,
 }
 
 impl ModelCard {

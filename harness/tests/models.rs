@@ -58,13 +58,17 @@ fn models_of_tasks_are_small_and_solve_what_their_cards_say() {
         let task = Task::ALL.into_iter().find(|task| task.name() == of.name).expect("a task that the experiment knows");
         let loaded = model::load(&card.name, &settings).unwrap();
         let trained = card.training.context as usize;
-        for (&length, expected) in card.evaluation.solved.iter().filter(|(length, _)| **length <= 2 * trained) {
-            let score = score(&loaded, task, 1, 256, length, of.items).unwrap();
-            let found = score.solved() as f64 / 256.0;
-            // Sums in another order decide near ties otherwise.
-            assert!((found - expected).abs() <= 0.03, "{} at {length}: {found}, its card {expected}", card.name);
+        for (length, expected) in &card.evaluation.solved {
+            let length: usize = length.parse().expect("a length");
+            if length <= 2 * trained {
+                let score = score(&loaded, task, 1, 256, length, of.items).unwrap();
+                let found = score.solved() as f64 / 256.0;
+                // Sums in another order decide near ties otherwise.
+                assert!((found - expected).abs() <= 0.03, "{} at {length}: {found}, its card {expected}", card.name);
+            }
         }
-        assert!(card.evaluation.solved.contains_key(&trained), "{} says nothing of its own length", card.name);
+        let own = card.training.context.to_string();
+        assert!(card.evaluation.solved.contains_key(&own), "{} says nothing of its own length", card.name);
     }
 }
 

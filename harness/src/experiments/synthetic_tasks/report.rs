@@ -73,8 +73,8 @@ fn interval(share: f64, low: f64, high: f64) -> String {
 
 /// `4×`, or nothing where the trained length is not known.
 fn times(row: &Row) -> String {
-    row.trained
-        .map_or("–".to_string(), |trained| format!("{}×", format::number(row.length as f64 / trained as f64, 3)))
+    let ratio = |trained: u64| (row.length as f64 / trained as f64 * 100.0).round() / 100.0;
+    row.trained.map_or("–".to_string(), |trained| format!("{}×", ratio(trained)))
 }
 
 fn finding(task: Task, model: &str, rows: &[&Row]) -> String {

@@ -79,7 +79,7 @@ impl Task {
         // The generator's words are those of one key for each instance; keys of training begin with another word.
         let key = Rng::mix(Rng::mix(u64::from_be_bytes(*b"\0\0\0\0test") ^ seed).wrapping_add(index as u64));
         let mut rng = Rng::new(key);
-        let mut symbols = |rng: &mut Rng, count| (0..count).map(|_| rng.below(SYMBOLS) as Token).collect::<Vec<_>>();
+        let symbols = |rng: &mut Rng, count: usize| (0..count).map(|_| rng.below(SYMBOLS) as Token).collect::<Vec<_>>();
         match self {
             Task::Induction => {
                 let place = rng.below(length - 2);
