@@ -11,7 +11,7 @@ pub(super) fn section(config: &Config, rows: &[Row]) -> Section {
         if rows.is_empty() {
             continue;
         }
-        findings.extend(models(&rows).into_iter().map(|model| finding(task, model, &rows)));
+        findings.extend(finding(task, &rows));
         parts.push(Part::Figure(figure(task, asked, &rows)));
         parts.push(Part::Table(table(task, asked, &rows)));
     }
@@ -77,14 +77,24 @@ fn times(row: &Row) -> String {
     row.trained.map_or("–".to_string(), |trained| format!("{}×", ratio(trained)))
 }
 
-fn finding(task: Task, model: &str, rows: &[&Row]) -> String {
-    let of_model = || rows.iter().filter(|row| row.model == model);
-    let shares: Vec<String> = of_model()
-        .map(|row| format!("{} % at {}", percent(row.solved.exact), format::integer(row.length as u64)))
-        .collect();
-    let trained = of_model().find_map(|row| row.trained);
-    let trained = trained.map_or(String::new(), |trained| format!(", trained on up to {trained} tokens,"));
-    format!("{}: `{model}`{trained} answers everything right in {}.", title(task), format::list(&shares))
+/// What the models reach at the least and at the greatest length.
+fn finding(task: Task, rows: &[&Row]) -> Option<String> {
+    let (least, greatest) = (rows.iter().map(|row| row.length).min()?, rows.iter().map(|row| row.length).max()?);
+    let at = |length: usize| {
+        let rows = rows.iter().filter(|row| row.length == length);
+        let shares: Vec<String> =
+            rows.map(|row| format!("{} % by `{}`", percent(row.solved.exact), row.model)).collect();
+        format!("of texts of {} tokens {}", format::integer(length as u64), format::list(&shares))
+    };
+    let longest = if greatest > least { format!(", {}", at(greatest)) } else { String::new() };
+    Some(format!("{} are solved {}{longest}.", instances(task), at(least)))
+}
+
+fn instances(task: Task) -> &'static str {
+    match task {
+        Task::Induction => "Instances of induction heads",
+        Task::Copying => "Instances of selective copying",
+    }
 }
 
 fn table(task: Task, asked: &Asked, rows: &[&Row]) -> Table {
@@ -194,7 +204,9 @@ mod tests {
         let config = Config { instances: 100, tasks: [(Task::Copying, asked)].into() };
         let rows = [row("one", 64, 0.5), row("one", 256, 0.125), row("two", 64, 1.0)];
         let section = section(&config, &rows);
-        assert!(section.findings[0].contains("50.0 % at 64 and 12.5 % at 256"), "{:?}", section.findings);
+        let expected =
+            "of texts of 64 tokens 50.0 % by `one` and 100.0 % by `two`, of texts of 256 tokens 12.5 % by `one`.";
+        assert!(section.findings[0].ends_with(expected), "{:?}", section.findings);
         let [Part::Figure(figure), Part::Table(table)] = &section.parts[..] else { panic!("a figure and a table") };
         assert_eq!(figure.chart.series.len(), 3);
         assert_eq!((table.rows().len(), table.rows()[1][4].as_str()), (3, "4×"));
