@@ -19,6 +19,21 @@ def text(value: str) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
+def files(folder: Path) -> list[str]:
+    """The lines of a card that hold the checksum of every other file of the folder."""
+    lines = []
+    for path in sorted(folder.iterdir()):
+        if path.name != "card.toml":
+            content = path.read_bytes()
+            lines += [
+                "",
+                f"[files.{text(path.name)}]",
+                f'sha256 = "{hashlib.sha256(content).hexdigest()}"',
+                f"bytes = {len(content)}",
+            ]
+    return lines
+
+
 def write_card(folder: Path, run: dict, parameters: int, bits: dict[str, float], data: Path, hardware: str) -> None:
     """Writes card.toml into `folder`, with the checksum of every other file there."""
     settings = run["settings"]
@@ -37,15 +52,7 @@ def write_card(folder: Path, run: dict, parameters: int, bits: dict[str, float],
         f"parameters = {parameters}",
         'license = "CC-BY-SA-3.0, since the weights derive from the texts under training.data, each with its licence"',
     ]
-    for path in sorted(folder.iterdir()):
-        if path.name != "card.toml":
-            content = path.read_bytes()
-            lines += [
-                "",
-                f"[files.{text(path.name)}]",
-                f'sha256 = "{hashlib.sha256(content).hexdigest()}"',
-                f"bytes = {len(content)}",
-            ]
+    lines += files(folder)
     lines += [
         "",
         "[training]",

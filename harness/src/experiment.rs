@@ -25,7 +25,8 @@ use serde_json::Value;
 use crate::cli::UserError;
 use crate::experiments::{
     architectures::Architectures, context::ContextCost, kernels::KernelSpeeds, long_context::LongContext,
-    perplexity::Perplexity, predicted::Predicted, rivals::Rivals, throughput::Throughput,
+    perplexity::Perplexity, predicted::Predicted, rivals::Rivals, synthetic_tasks::SyntheticTasks,
+    throughput::Throughput,
 };
 use crate::lab::Lab;
 use crate::report::Section;
@@ -104,6 +105,7 @@ pub const EXPERIMENTS: &[Entry] = &[
     entry::<Perplexity>(),
     entry::<Architectures>(),
     entry::<LongContext>(),
+    entry::<SyntheticTasks>(),
     entry::<Predicted>(),
     entry::<Rivals>(),
 ];

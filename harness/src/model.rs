@@ -28,6 +28,9 @@ pub struct ModelCard {
     pub parameters: u64,
     /// The licence of the weights.
     pub license: String,
+    /// The synthetic task that it was trained for, if it was: it has no tokenizer then.
+    #[serde(default)]
+    pub task: Option<TaskOf>,
     /// Every file beside the card.
     pub files: BTreeMap<String, ModelFile>,
     /// How the weights were made.
@@ -37,6 +40,16 @@ pub struct ModelCard {
     /// The folder that the card was read from.
     #[serde(skip)]
     pub at: PathBuf,
+}
+
+/// A synthetic task that a model was trained for.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct TaskOf {
+    /// As the experiment `synthetic-tasks` calls it.
+    pub name: String,
+    /// Answers to an instance.
+    pub items: usize,
 }
 
 /// One file of a model.
@@ -61,11 +74,12 @@ pub struct Training {
     pub steps: u64,
     /// Tokens read.
     pub tokens: u64,
-    /// Tokens to a window.
+    /// Tokens to a window; of a task, the longest length.
     pub context: u64,
     /// What it was trained on.
     pub hardware: String,
-    /// The texts.
+    /// The texts; none for a task.
+    #[serde(default)]
     pub data: Vec<TrainingData>,
     /// The loss on the way.
     pub curve: Vec<CurvePoint>,
@@ -103,11 +117,15 @@ pub struct CurvePoint {
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Evaluation {
-    /// Bits a byte on all held-out text.
-    pub held_out_bits_per_byte: f64,
+    /// Bits a byte on all held-out text; none for a task.
+    #[serde(default)]
+    pub held_out_bits_per_byte: Option<f64>,
     /// The same for each text.
     #[serde(default)]
     pub sources: BTreeMap<String, f64>,
+    /// Of a task: the share of 256 instances of seed 1 that it solves, by length.
+    #[serde(default)]
+    pub solved: BTreeMap<String, f64>,
 }
 
 impl ModelCard {
@@ -125,6 +143,11 @@ impl ModelCard {
         let folder = card.at.file_name().unwrap_or_default().to_string_lossy();
         ensure!(folder == card.name, "{shown}: name is '{}', but the folder's name is '{folder}'", card.name);
         ensure!(card.kind == "model", "{shown}: kind is '{}' where 'model' is expected", card.kind);
+        let of_text = card.evaluation.held_out_bits_per_byte.is_some() && !card.training.data.is_empty();
+        ensure!(
+            of_text != card.task.is_some(),
+            "{shown}: expected either [task] or texts under training.data with evaluation.held_out_bits_per_byte"
+        );
         Ok(card)
     }
 

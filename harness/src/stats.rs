@@ -113,6 +113,20 @@ pub fn bootstrap(values: &[f64], weights: &[f64], resamples: usize, seed: u64) -
     Some((quantile(&means, (1.0 - CONFIDENCE) / 2.0)?, quantile(&means, (1.0 + CONFIDENCE) / 2.0)?))
 }
 
+/// Wilson's 95 % interval of a share that was found in `n` independent draws (Wilson, "Probable inference", 1927): it stays
+/// within 0 to 1 and says something of shares of 0 and 1 as well. For a mean of `n` numbers between 0 and 1 that are not
+/// all 0 or 1 it is on the safe side, because their variance is smaller.
+pub fn wilson(share: f64, n: usize) -> (f64, f64) {
+    if n == 0 {
+        return (0.0, 1.0);
+    }
+    let (n, z) = (n as f64, 1.959_963_984_540_054);
+    let middle = share + z * z / (2.0 * n);
+    let half = z * (share * (1.0 - share) / n + z * z / (4.0 * n * n)).sqrt();
+    let scale = 1.0 + z * z / n;
+    (((middle - half) / scale).clamp(0.0, share), ((middle + half) / scale).clamp(share, 1.0))
+}
+
 /// The value below which a share `q` (0 to 1) of `sorted` lies, by linear interpolation. `None` for no values.
 pub fn quantile(sorted: &[f64], q: f64) -> Option<f64> {
     let place = q.clamp(0.0, 1.0) * sorted.len().checked_sub(1)? as f64;
@@ -126,6 +140,20 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn wilson_intervals_are_the_published_ones() {
+        // Newcombe, "Two-sided confidence intervals for the single proportion" (1998), table I.
+        for (hits, n, low, high) in
+            [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718)]
+        {
+            let found = wilson(f64::from(hits) / f64::from(n), n as usize);
+            assert!((found.0 - low).abs() < 5e-5 && (found.1 - high).abs() < 5e-5, "{hits} of {n}: {found:?}");
+        }
+        let (low, high) = wilson(1.0, 20);
+        assert!(high == 1.0 && (low - (1.0 - 0.1611)).abs() < 5e-5);
+        assert_eq!(wilson(0.5, 0), (0.0, 1.0));
+    }
 
     #[test]
     fn intervals_leave_out_what_the_tables_of_order_statistics_say() {

@@ -3,6 +3,7 @@
 mod toy;
 
 use engines::{CacheFormat, Cpu, Packing, Settings};
+use harness::experiments::synthetic_tasks::{Task, score};
 use harness::model;
 use kernels::Isa;
 
@@ -21,7 +22,11 @@ fn every_model_is_the_one_on_its_card_and_reads_text() {
         let loaded = model::load(&card.name, &settings).unwrap();
         assert_eq!(loaded.name, card.name);
         assert_eq!(loaded.model.facts().parameters, card.parameters, "{}", card.name);
-        let tokenizer = loaded.tokenizer.expect("a trained model has a tokenizer");
+        if card.task.is_some() {
+            assert!(loaded.tokenizer.is_none(), "{}: its tokens are the task's", card.name);
+            continue;
+        }
+        let tokenizer = loaded.tokenizer.expect("a model of text has a tokenizer");
         let text = "The flood came up the estuary – and the gates fell shut.";
         let tokens = tokenizer.encode(text).unwrap();
         assert_eq!(tokenizer.decode(&tokens), text, "{}", card.name);
@@ -40,6 +45,30 @@ fn training_data_is_carded_and_no_test_split() {
             assert!(known, "{} was trained on {}, which no card in datasets/ has", card.name, data.file);
         }
         assert!(card.training.curve.len() >= 2, "{} has no loss curve", card.name);
+    }
+}
+
+#[test]
+fn models_of_tasks_are_small_and_solve_what_their_cards_say() {
+    let settings =
+        Settings { cpu: Cpu::new(Isa::best(), 2).unwrap(), cache: CacheFormat::F32, packing: Packing::default() };
+    for card in model::list().unwrap() {
+        let Some(of) = &card.task else { continue };
+        assert!(card.files["model.safetensors"].bytes <= 1_000_000, "{} is larger than 1 MB", card.name);
+        let task = Task::ALL.into_iter().find(|task| task.name() == of.name).expect("a task that the experiment knows");
+        let loaded = model::load(&card.name, &settings).unwrap();
+        let trained = card.training.context as usize;
+        for (length, expected) in &card.evaluation.solved {
+            let length: usize = length.parse().expect("a length");
+            if length <= 2 * trained {
+                let score = score(&loaded, task, 1, 256, length, of.items).unwrap();
+                let found = score.solved() as f64 / 256.0;
+                // Sums in another order decide near ties otherwise.
+                assert!((found - expected).abs() <= 0.03, "{} at {length}: {found}, its card {expected}", card.name);
+            }
+        }
+        let own = card.training.context.to_string();
+        assert!(card.evaluation.solved.contains_key(&own), "{} says nothing of its own length", card.name);
     }
 }
 

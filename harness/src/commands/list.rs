@@ -45,7 +45,8 @@ struct ModelLine {
     name: String,
     architecture: String,
     parameters: u64,
-    held_out_bits_per_byte: f64,
+    /// None for a model of a synthetic task.
+    held_out_bits_per_byte: Option<f64>,
     description: String,
 }
 
@@ -179,7 +180,7 @@ fn text(all: &Everything) -> String {
         table::plain(
             ["model", "architecture", "parameters", "bits a byte, held out"],
             all.models.iter().map(|m| {
-                let bits = format::number(m.held_out_bits_per_byte, 4);
+                let bits = m.held_out_bits_per_byte.map_or("–".to_string(), |bits| format::number(bits, 4));
                 [m.name.clone(), m.architecture.clone(), format::integer(m.parameters), bits]
             }),
         ),

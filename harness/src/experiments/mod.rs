@@ -7,4 +7,5 @@ pub mod long_context;
 pub mod perplexity;
 pub mod predicted;
 pub mod rivals;
+pub mod synthetic_tasks;
 pub mod throughput;
