@@ -145,6 +145,8 @@ mod tests {
         let number = vocab.remove(&piece).unwrap();
         vocab.insert("zzzzzz".to_string(), number);
         std::fs::write(&path, json.to_string()).unwrap();
+        let special = r#"{"bos_token": "<|endoftext|>", "eos_token": "<|endoftext|>"}"#;
+        std::fs::write(folder.path().join("tokenizer_config.json"), special).unwrap();
         other.1.tokenizer = Some(Tokenizer::from_file(&path).unwrap());
         let told = says(&[load("bitnet-5m"), other]);
         assert!(
