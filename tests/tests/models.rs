@@ -9,7 +9,7 @@ use promises::external::{checkout, report};
 use promises::golden::{largest_difference, rows};
 use promises::parity;
 use promises::recipe::{RECIPES, Recipe};
-use promises::recurrent_recipe::{RECURRENT_RECIPES, RecurrentRecipe};
+use promises::recurrent_recipe::RECURRENT_RECIPES;
 use promises::reference::{self, Config, GROUP_NORM_EPS, Reference};
 use promises::running::{bits, logits, logits_stepwise, open, plain, settings, wide};
 use promises::upstream;
@@ -168,8 +168,9 @@ fn a_trace_gives_the_bits_of_a_pass_and_its_blocks_chain() {
         let trace = model.trace(&mut model.start(0), &tokens).expect("a trace");
         assert!(bits(trace.logits.as_slice()) == bits(logits(&**model, &tokens).as_slice()), "{name}");
         assert_eq!(trace.hidden.len(), model.facts().layers + 1, "{name}: hidden states");
-        let recurrent = RECURRENT_RECIPES.iter().find(|recipe| recipe.name == name);
-        for index in 0..recurrent.map_or(model.facts().layers, RecurrentRecipe::blocks_alone) {
+        // Later blocks of RWKV-7 read the values of the first.
+        let alone = if model.facts().architecture == "rwkv-7" { 1 } else { model.facts().layers };
+        for index in 0..alone {
             let block = model.block(index, &trace.hidden[index]).expect("a block");
             assert!(bits(&block) == bits(&trace.hidden[index + 1]), "{name}: block {index} alone");
         }
@@ -381,7 +382,7 @@ fn sampled(model: &dyn Model, settings: &Settings, prompt: &[Token], seed: u64) 
 #[test]
 fn text_is_a_function_of_the_seed_on_every_isa_and_number_of_threads() {
     let mut rng = Rng::new(9);
-    for (name, model) in MODELS.iter() {
+    for (index, (name, model)) in MODELS.iter().enumerate() {
         let prompt = random_tokens(&mut rng, model.vocab(), 5);
         let text = |isa, threads, seed| sampled(&**model, &settings(isa, threads, CacheFormat::F32), &prompt, seed);
         let expected = text(Isa::Scalar, 1, 1);
@@ -390,19 +391,23 @@ fn text_is_a_function_of_the_seed_on_every_isa_and_number_of_threads() {
                 assert_eq!(text(isa, threads, 1), expected, "{name} on {isa}, {threads} threads");
             }
         }
-        assert_ne!(text(Isa::best(), 1, 2), expected, "{name}: another seed");
+        // Trained models may be so sure that chance has no say.
+        if index < random_models().len() {
+            assert_ne!(text(Isa::best(), 1, 2), expected, "{name}: another seed");
+        }
     }
 }
 
 #[test]
 fn committed_models_give_the_logits_of_the_reference() {
     for folder in committed_models() {
-        let (reference, model) = (Reference::open(&folder), open(&folder));
+        let (reference, model) = (reference::open(&folder, GROUP_NORM_EPS), open(&folder));
         let tokens = random_tokens(&mut Rng::new(6), model.vocab(), 24);
-        let (found, pass) = (wide(&logits(&*model, &tokens)), reference.run(&tokens));
-        let quantised = reference.config.linears != promises::reference::Linears::Dense;
+        let (found, run) = (wide(&logits(&*model, &tokens)), reference.run(&tokens));
+        let config = std::fs::read_to_string(folder.join("config.json")).expect("a config");
+        let quantised = config.contains("quantization_config");
         let rule = if quantised { parity::quantised_logits } else { parity::float_logits };
-        let difference = rule(&found, &pass.logits).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
+        let difference = rule(&found, &run.pass.logits).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
         report("committed_models_give_the_logits_of_the_reference", &format!("{}: {difference:.1e}", folder.display()));
     }
 }

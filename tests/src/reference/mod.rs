@@ -231,7 +231,8 @@ pub fn open(folder: &Path, eps: f64) -> Box<dyn Oracle> {
         Ok(text) => serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display())),
         Err(_) => serde_json::Value::Null,
     };
-    match json["model_type"].as_str() {
+    // Of RWKV-4 to 7 by their author's names, a config says nothing that the tensors do not.
+    match json["model_type"].as_str().filter(|kind| !["rwkv4", "rwkv5", "rwkv6", "rwkv7"].contains(kind)) {
         Some("mamba") => Box::new(Mamba::from_tensors(&json, &tensors)),
         Some("mamba2") => Box::new(Mamba2::from_tensors(&json, &tensors)),
         Some("rwkv") => Box::new(Rwkv4::from_tensors(&tensors)),
