@@ -44,6 +44,7 @@ def write_card(folder: Path, run: dict, parameters: int, bits: dict[str, float],
     options += ["warmup", "report"]
     command = f"python train.py --model {kind} --data DATA --tokenizer tokenizer.json --out runs/{kind}"
     command += "".join(f" --{name.replace('_', '-')} {settings[name]}" for name in options)
+    command += " --no-compile" if settings["no_compile"] else ""
     lines = [
         f"name = {text(folder.name)}",
         'kind = "model"',
