@@ -40,8 +40,8 @@ def write_card(folder: Path, run: dict, parameters: int, bits: dict[str, float],
     kind = settings["model"]
     config = json.loads((folder / "config.json").read_text())
     architecture = config.get("architectures", [config["model_type"]])[0]
-    options = ["seed", "device", "precision", "threads", "steps", "batch", "context", "muon_rate", "adam_rate", "decay", "dropout"]
-    options += ["warmup", "report"]
+    options = ["seed", "device", "precision", "threads", "steps", "batch", "context", "muon_rate", "adam_rate", "decay"]
+    options += ["dropout", "warmup", "report"]
     command = f"python train.py --model {kind} --data DATA --tokenizer tokenizer.json --out runs/{kind}"
     command += "".join(f" --{name.replace('_', '-')} {settings[name]}" for name in options)
     command += " --no-compile" if settings["no_compile"] else ""

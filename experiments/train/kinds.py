@@ -1,4 +1,4 @@
-"""The kinds of model that `train.py` trains on text, each in the size of the one that is committed."""
+"""The kinds of model that `train.py` trains on text and their sizes."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
